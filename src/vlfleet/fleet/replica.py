@@ -1,0 +1,57 @@
+"""The record of one replica: what the supervisor writes, the state file keeps, and the gateway and the CLI read."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class Phase(enum.StrEnum):
+    """The life of a replica. STARTING is refined by `Replica.detail` with the engine's own phases."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    BACKOFF = "backoff"
+    """Dead; will be started again at `Replica.retry_at`."""
+    FAILED = "failed"
+    """Given up: `Replica.error` says why."""
+    STOPPED = "stopped"
+
+
+@dataclass
+class Replica:
+    """One engine process (with its workers) that answers requests by itself.
+
+    Only the supervisor changes the fields down to `error`; only the gateway changes those after it.
+    Times are seconds since the epoch.
+    """
+
+    name: str
+    """r0, r1, ..."""
+    port: int
+    api_key: str = field(repr=False)
+    engine: str
+    """The engine's name: embedded or vllm."""
+    pid: int = 0
+    """Of the engine process; 0 when none runs."""
+    phase: Phase = Phase.STARTING
+    detail: str = ""
+    """The engine's phase while it starts ("load", "warm-up"), else empty."""
+    started_at: float = 0.0
+    ready_at: float = 0.0
+    retry_at: float = 0.0
+    restarts: int = 0
+    error: str = ""
+    """Why it died last, with the remedy; stays after a successful restart."""
+
+    in_flight: int = 0
+    """Requests that the gateway has sent and not finished."""
+    outstanding_work: float = 0.0
+    """Predicted tokens of those requests."""
+    served: int = 0
+    """Requests finished with an answer."""
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
