@@ -1,0 +1,302 @@
+"""A fake engine: vLLM's HTTP API, metrics and errors, with faults that can be switched while it runs.
+
+As a process: `python -m tests.fakes.engine --port N` with the key in VLFLEET_ENGINE_KEY.
+In a test: `async with serve() as engine: ... engine.port, engine.faults, engine.seen`.
+
+`POST /fake/faults` takes the fields of `Faults`; `GET /fake/seen` answers those of `Seen`. Both need no key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from tests.fakes import replies
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Faults:
+    """What the engine does wrong from now on. `fault` is one of
+
+    `""` nothing, `die` (SIGKILL of itself, in a test: every connection cut and the port closed), `reset` (the
+    connection is cut), `500`, `503`, `400`, `garbage` (200 with bytes that are neither JSON nor SSE), `hang` (never
+    answers), `endless` (a stream without end), `error_event` (an SSE error object inside a 200 stream).
+    """
+
+    fault: str = ""
+    after_chunks: int = 0
+    """`die`, `reset`, `hang` and `error_event` happen after this many content chunks of a stream."""
+    times: int = -1
+    """For this many requests; -1 is for ever."""
+    health: int = 200
+    """Status of /health; 0 means that it never answers."""
+
+
+@dataclass
+class Behaviour:
+    """How the engine answers when nothing is wrong."""
+
+    served_model_name: str = "fake-vl"
+    key: str = ""
+    tokens: int = 16
+    token_seconds: float = 0.0
+    answers: dict[str, str] = field(default_factory=dict)
+    """Substring of the request's body -> text of the answer; else the text is `w0 w1 ...`."""
+
+
+@dataclass
+class Seen:
+    """What reached the engine."""
+
+    requests: int = 0
+    unauthorized: int = 0
+    cancelled: int = 0
+    """Requests whose client left before the last byte."""
+    cancelled_at: float = 0.0
+    """Seconds since the epoch of the last one."""
+    finished: int = 0
+    running: int = 0
+    max_running: int = 0
+    generated_tokens: int = 0
+    log: list[Json] = field(default_factory=list)
+    """The last 1000 requests: path, headers (lower case), body_bytes, body_sha256, stream."""
+
+
+class Engine:
+    """One fake engine: its behaviour, its faults, what it saw, and the aiohttp application that answers."""
+
+    def __init__(self, behaviour: Behaviour | None = None) -> None:
+        self.behaviour = behaviour or Behaviour()
+        self.faults = Faults()
+        self.seen = Seen()
+        self.port = 0
+        self.die: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_post("/v1/chat/completions", self.generate)
+        app.router.add_post("/v1/completions", self.generate)
+        app.router.add_get("/v1/models", self.models)
+        app.router.add_get("/health", self.health)
+        app.router.add_get("/metrics", self.metrics)
+        app.router.add_get("/version", self.version)
+        app.router.add_post("/fake/faults", self.set_faults)
+        app.router.add_get("/fake/seen", self.get_seen)
+        return app
+
+    def authorized(self, request: web.Request) -> bool:
+        key = self.behaviour.key
+        good = not key or request.headers.get("Authorization") == f"Bearer {key}"
+        self.seen.unauthorized += not good
+        return good
+
+    async def models(self, request: web.Request) -> web.Response:
+        if not self.authorized(request):
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        return web.json_response(replies.models(self.behaviour.served_model_name))
+
+    async def version(self, request: web.Request) -> web.Response:
+        return web.json_response({"version": "0.32.0"})
+
+    async def health(self, request: web.Request) -> web.Response:
+        if not self.faults.health:
+            await asyncio.sleep(3600)
+        return web.Response(status=self.faults.health)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        seen, name = self.seen, self.behaviour.served_model_name
+        return web.Response(text=replies.metrics(name, seen.running, seen.finished, seen.generated_tokens))
+
+    async def set_faults(self, request: web.Request) -> web.Response:
+        for name, value in (await request.json()).items():
+            setattr(self.faults, name, value)
+        return web.json_response(asdict(self.faults))
+
+    async def get_seen(self, request: web.Request) -> web.Response:
+        return web.json_response(asdict(self.seen))
+
+    def take_fault(self) -> str:
+        """The fault of this request; counts `times` down."""
+        if not self.faults.fault or self.faults.times == 0:
+            return ""
+        self.faults.times -= self.faults.times > 0
+        return self.faults.fault
+
+    async def generate(self, request: web.Request) -> web.StreamResponse:
+        if not self.authorized(request):
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        seen = self.seen
+        seen.requests += 1
+        seen.running += 1
+        seen.max_running = max(seen.max_running, seen.running)
+        try:
+            raw = await request.read()
+            response = await self.answer(request, raw)
+            seen.finished += 1
+            return response
+        except (asyncio.CancelledError, ConnectionResetError):
+            seen.cancelled += 1
+            seen.cancelled_at = time.time()
+            raise
+        finally:
+            seen.running -= 1
+
+    async def answer(self, request: web.Request, raw: bytes) -> web.StreamResponse:
+        body: Json = json.loads(raw)
+        self.note(request, raw, body)
+        fault = self.take_fault()
+        if fault in ("400", "500", "503"):
+            return web.json_response(replies.error(int(fault)), status=int(fault))
+        if fault == "garbage":
+            return web.Response(body=b"\x00\xffgarbage" * 8, content_type="text/event-stream")
+        if fault and (not body.get("stream") or not self.faults.after_chunks):
+            await self.fail(request, fault)
+        chat = request.path.endswith("/chat/completions")
+        pieces = self.pieces(raw, body)
+        if not body.get("stream"):
+            await asyncio.sleep(self.behaviour.token_seconds * len(pieces))
+            self.seen.generated_tokens += len(pieces)
+            return web.json_response(replies.whole(chat, self.behaviour.served_model_name, pieces))
+        return await self.stream(request, body, chat, pieces, fault)
+
+    async def stream(
+        self, request: web.Request, body: Json, chat: bool, pieces: list[str], fault: str
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        events = replies.Events(chat, self.behaviour.served_model_name)
+        if chat:
+            await response.write(events.role())
+        count = 0
+        while count < len(pieces) or fault == "endless":
+            if fault and fault != "endless" and count >= self.faults.after_chunks:
+                if fault == "error_event":
+                    await response.write(events.raw(replies.error(500)))
+                    break
+                await self.fail(request, fault)
+            await asyncio.sleep(self.behaviour.token_seconds)
+            await response.write(events.content(pieces[count % len(pieces)]))
+            count += 1
+            self.seen.generated_tokens += 1
+        else:
+            await response.write(events.finish())
+            if (body.get("stream_options") or {}).get("include_usage"):
+                await response.write(events.usage(count))
+        await response.write(b"data: [DONE]\n\n")
+        await response.write_eof()
+        return response
+
+    async def fail(self, request: web.Request, fault: str) -> None:
+        """Do the fault; returns only when it is `endless` or one that the stream does by itself."""
+        if fault == "die":
+            self.die()
+            raise ConnectionResetError
+        if fault == "reset":
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError
+        if fault == "hang":
+            await asyncio.sleep(3600)
+
+    def pieces(self, raw: bytes, body: Json) -> list[str]:
+        """The answer, token by token, at most `max_tokens` of them."""
+        limit = body.get("max_tokens") or body.get("max_completion_tokens") or self.behaviour.tokens
+        for part, text in self.behaviour.answers.items():
+            if part.encode() in raw:
+                return [text[at : at + 4] for at in range(0, len(text), 4)][:limit]
+        return [f"w{n} " for n in range(self.behaviour.tokens)][:limit]
+
+    def note(self, request: web.Request, raw: bytes, body: Json) -> None:
+        entry = {
+            "path": request.path,
+            "headers": {name.lower(): value for name, value in request.headers.items()},
+            "body_bytes": len(raw),
+            "body_sha256": hashlib.sha256(raw).hexdigest(),
+            "stream": bool(body.get("stream")),
+        }
+        self.seen.log = [*self.seen.log[-999:], entry]
+
+
+@asynccontextmanager
+async def serve(behaviour: Behaviour | None = None, port: int = 0) -> AsyncIterator[Engine]:
+    """The engine inside this process, on a free port of loopback unless `port` is given."""
+    engine = Engine(behaviour)
+    runner = web.AppRunner(engine.app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    engine.port = runner.addresses[0][1]
+
+    def die() -> None:
+        for connection in list(runner.server.connections if runner.server else ()):
+            if connection.transport is not None:
+                connection.transport.abort()
+        if site._server is not None:
+            site._server.close()
+
+    engine.die = die
+    try:
+        yield engine
+    finally:
+        await runner.cleanup()
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.fakes.engine")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--served-model-name", default="fake-vl")
+    parser.add_argument("--startup-seconds", type=float, default=0.0)
+    parser.add_argument("--crash-at-start", default="", metavar="CAUSE|REMEDY", help="print it as an ERROR and exit 1")
+    parser.add_argument("--fatal", action="store_true", help="with --crash-at-start: FATAL, no retry can help")
+    parser.add_argument("--crash-after-seconds", type=float, default=0.0)
+    parser.add_argument("--ignore-sigterm", action="store_true")
+    parser.add_argument("--children", type=int, default=0, help="worker processes in the engine's process group")
+    parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--token-seconds", type=float, default=0.0)
+    return parser.parse_args()
+
+
+async def run(args: argparse.Namespace) -> None:
+    print("phase: load", flush=True)
+    for _ in range(args.children):
+        await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(3600)")
+    await asyncio.sleep(args.startup_seconds)
+    if args.crash_at_start:
+        print(f"{'FATAL' if args.fatal else 'ERROR'}: {args.crash_at_start}", flush=True)
+        raise SystemExit(1)
+    key = os.environ.get("VLFLEET_ENGINE_KEY", "")
+    behaviour = Behaviour(args.served_model_name, key, args.tokens, args.token_seconds)
+    stop = asyncio.Event()
+    on_term = (lambda: None) if args.ignore_sigterm else stop.set
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_term)
+    engine = Engine(behaviour)
+    runner = web.AppRunner(engine.app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", args.port).start()
+    print("phase: ready", flush=True)
+    if args.crash_after_seconds:
+        asyncio.get_running_loop().call_later(args.crash_after_seconds, os._exit, 1)
+    await stop.wait()
+    await runner.cleanup()
+
+
+if __name__ == "__main__":
+    asyncio.run(run(arguments()))
