@@ -1,1 +1,1 @@
-"""Engines run a model. Each offers the same three functions; nothing outside `engine` knows their flags or log lines."""
+"""Engines run a model. Nothing outside this room knows their flags, endpoints or log lines."""

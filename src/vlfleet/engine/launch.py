@@ -39,7 +39,7 @@ class Failure:
 
 
 class Engine(Protocol):
-    """An engine as the fleet sees it. A replica serves OpenAI's API on loopback and answers /health with 200 when ready."""
+    """An engine as the fleet sees it: serves OpenAI's API on loopback, and answers /health with 200 once ready."""
 
     name: str
 

@@ -1,0 +1,63 @@
+"""`python -m vlfleet.engine.embedded MODEL --port N`: one replica. Its log tells phases and, if it fails, why."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+
+from vlfleet.engine.embedded.args import EngineArgs, parse
+from vlfleet.engine.embedded.boot import boot, phase
+from vlfleet.errors import ExitCode, VlfleetError
+
+
+def main(argv: list[str]) -> int:
+    """Serve until SIGTERM. Returns the exit code."""
+    args = parse(argv)
+    try:
+        return asyncio.run(_serve(args))
+    except VlfleetError as error:
+        print(f"ERROR: {error.cause} | {error.remedy}", flush=True)
+        return error.exit_code
+
+
+async def _serve(args: EngineArgs) -> int:
+    listener = _bind(args.port)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    loading = asyncio.create_task(asyncio.to_thread(boot, args))
+    await asyncio.wait({loading, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        os._exit(0)  # a thread inside torch cannot be interrupted, and nothing is lost
+    service = loading.result()
+
+    from aiohttp import web
+
+    from vlfleet.engine.embedded.server import build_app
+
+    runner = web.AppRunner(build_app(service), handler_cancellation=True, access_log=None)
+    await runner.setup()
+    await web.SockSite(runner, listener, backlog=1024).start()
+    phase("ready")
+    await stop.wait()
+    await asyncio.to_thread(service.scheduler.close)
+    await runner.cleanup()
+    return ExitCode.DONE
+
+
+def _bind(port: int) -> socket.socket:
+    """Take the port before the model is loaded: a clash shows at once. Nobody connects before `listen`."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError as error:
+        raise VlfleetError(f"port {port} cannot be used: {error.strerror}", "choose another port") from None
+    return listener
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

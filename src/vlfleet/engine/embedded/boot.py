@@ -1,0 +1,167 @@
+"""From a command line to a service that can answer: checked, loaded, sized to the memory there is, warmed up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vlfleet.checkpoint import CheckpointInfo, preflight
+from vlfleet.engine.embedded.args import EngineArgs
+from vlfleet.errors import ExitCode, VlfleetError
+
+if TYPE_CHECKING:
+    from vlfleet.engine.embedded.server import Service
+
+KEY_VARIABLE = "VLFLEET_ENGINE_KEY"
+MAX_MODEL_LEN = 32_768
+"""When --max-model-len is not given: Qwen2.5-VL's own 128,000 would promise more than this engine's speed can keep."""
+RESERVE_BYTES = 1 << 30
+"""Left to the libraries, activations of one picture, and the rest of the machine."""
+
+_began = time.monotonic()
+
+
+def phase(name: str) -> None:
+    """Tell the log, and through it the supervisor, what begins now."""
+    print(f"phase: {name} ({time.monotonic() - _began:.1f} s)", flush=True)
+
+
+def boot(args: EngineArgs) -> Service:
+    """Import, load, check and warm up.
+
+    Raises:
+        VlfleetError: the checkpoint is broken, or there is no memory for it.
+    """
+    info = preflight(args.model)
+    if info.quantization:
+        cause = f"{info.path.name} is quantised ({info.quantization})"
+        raise VlfleetError(cause, "serve it with vLLM, or give the checkpoint in bf16", ExitCode.DOES_NOT_FIT)
+    phase("import")
+    import torch
+
+    from vlfleet.engine.embedded.encoder_cache import EncoderCache
+    from vlfleet.engine.embedded.metrics import Metrics
+    from vlfleet.engine.embedded.model import Model, choose_dtype, weight_bytes
+    from vlfleet.engine.embedded.prompt import PromptBuilder
+    from vlfleet.engine.embedded.scheduler import Limits, Scheduler
+    from vlfleet.engine.embedded.server import Service
+
+    threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    on_cpu = not torch.cuda.is_available() and not args.device_map
+    if on_cpu:
+        _check_memory(info, weight_bytes(info, choose_dtype(info, args.dtype)), args.dtype)
+    phase("load")
+    model = Model(info, args)
+    phase("warm-up")
+    room = _plan_cache(args, info, model.kv_bytes_per_token, _free_bytes(str(model.device)))
+    builder = PromptBuilder(info, args, room.max_model_len, model.tokens_per_second)
+    generation = _generation_config(info)
+    cache = EncoderCache(args.encoder_cache_bytes)
+    name = args.served_model_name or info.path.name
+    metrics = Metrics(name, cache)
+    scheduler = Scheduler(
+        model,
+        Limits(args.max_num_seqs, args.max_num_batched_tokens, args.max_num_queued_reqs, room.kv_tokens),
+        builder.decode,
+        _end_tokens(info, generation),
+        builder.vocab_size,
+        cache,
+        metrics,
+    )
+    _warm_up(model, info)
+    scheduler.start()
+    what = f"{info.parameters / 1e6:,.1f} M parameters in {model.dtype} on {model.device}, {threads} threads"
+    print(f"{name}: {what}, context {room.max_model_len:,}, key-value cache {room.kv_tokens:,} tokens", flush=True)
+    pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="media")
+    key = os.environ.pop(KEY_VARIABLE, "")
+    return Service(name, builder, scheduler, cache, metrics, _sampling_defaults(generation), pool, key)
+
+
+@dataclass(frozen=True)
+class _Room:
+    max_model_len: int
+    kv_tokens: int
+
+
+def _plan_cache(args: EngineArgs, info: CheckpointInfo, bytes_per_token: int, free_bytes: int) -> _Room:
+    """How long an answer may be, and how many tokens may be held at once.
+
+    Raises:
+        VlfleetError: --max-model-len is more than the model or the memory has.
+    """
+    longest = args.max_model_len or min(info.max_model_len, MAX_MODEL_LEN)
+    if longest > info.max_model_len:
+        cause = f"--max-model-len {longest:,} is more than the model's {info.max_model_len:,}"
+        raise VlfleetError(cause, f"use at most {info.max_model_len}", ExitCode.USAGE)
+    budget = args.kv_cache_memory_bytes or min(free_bytes // 2, args.max_num_seqs * longest * bytes_per_token)
+    kv_tokens = budget // bytes_per_token
+    if args.max_model_len and kv_tokens < longest:
+        needed = longest * bytes_per_token / 2**30
+        cause = (
+            f"one answer of {longest:,} tokens needs {needed:.1f} GiB of key-value cache, there is {budget / 2**30:.1f}"
+        )
+        raise VlfleetError(cause, f"use --max-model-len {kv_tokens}", ExitCode.DOES_NOT_FIT)
+    return _Room(min(longest, kv_tokens), kv_tokens)
+
+
+def _check_memory(info: CheckpointInfo, needed_bytes: int, dtype: str) -> None:
+    """Before loading: does the model fit into what is free now?"""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if needed_bytes + RESERVE_BYTES > free:
+        cause = (
+            f"{info.path.name} needs {needed_bytes / 2**30:.1f} GiB for its weights, {free / 2**30:.1f} GiB are free"
+        )
+        remedy = "try --dtype bfloat16, which halves it, or fewer replicas" if dtype == "auto" else "use fewer replicas"
+        raise VlfleetError(cause, remedy, ExitCode.DOES_NOT_FIT)
+
+
+def _free_bytes(device: str) -> int:
+    import psutil
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[0])
+    return max(0, int(psutil.virtual_memory().available) - RESERVE_BYTES)
+
+
+def _generation_config(info: CheckpointInfo) -> dict[str, Any]:
+    file = info.path / "generation_config.json"
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    return {}
+
+
+def _sampling_defaults(generation: dict[str, Any]) -> dict[str, Any]:
+    """What a request leaves open, from generation_config.json, as vLLM reads it; do_sample false means greedy."""
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
+    defaults = {name: generation[name] for name in names if generation.get(name) is not None}
+    return {**defaults, "temperature": 0.0} if generation.get("do_sample") is False else defaults
+
+
+def _end_tokens(info: CheckpointInfo, generation: dict[str, Any]) -> frozenset[int]:
+    end = generation.get("eos_token_id", info.config.get("eos_token_id"))
+    return frozenset(end if isinstance(end, list) else [] if end is None else [end])
+
+
+def _warm_up(model: Any, info: CheckpointInfo) -> None:
+    """One picture and two steps, so that the first person does not pay for lazy initialisation."""
+    import numpy as np
+
+    from vlfleet.engine.embedded.kv import BatchCache
+    from vlfleet.engine.embedded.preprocess import Medium
+
+    family = info.family
+    values = np.zeros((16, 3 * family.temporal_patch_size * family.patch_size**2), np.float32)
+    seen = model.see(Medium(values, (1, 4, 4)))
+    cache = BatchCache()
+    steps = list(range(len(seen)))
+    model.prefill([0] * len(seen), [(0, seen)], [steps] * 3, cache)
+    model.decode([0], [len(steps)], cache)

@@ -1,0 +1,136 @@
+"""From an encoded picture to the pixel values that a Qwen-VL vision tower takes. No torch, no torchvision.
+
+Every step is equal to transformers' `load_image` and `Qwen2VLImageProcessorPil` bit for bit
+(tests/engine/embedded/test_preprocess.py); the arithmetic is done once for 256 levels instead of once a pixel.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from vlfleet.checkpoint import CheckpointInfo
+from vlfleet.families import Family, ImageTooThinError, smart_resize
+from vlfleet.media import MediaError, read_header
+
+Pixels = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Medium:
+    """A preprocessed image or video.
+
+    `pixel_values`: (time x height x width patches, channels x temporal_patch_size x patch_size x patch_size), float32.
+    `grid`: (time, height, width) in patches.
+    """
+
+    pixel_values: Pixels
+    grid: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """preprocessor_config.json, as far as it changes pixels."""
+
+    family: Family
+    min_pixels: int
+    max_pixels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, info: CheckpointInfo) -> Preprocessor:
+        config = json.loads((info.path / "preprocessor_config.json").read_text(encoding="utf-8"))
+        return cls(
+            family=info.family,
+            min_pixels=info.min_pixels,
+            max_pixels=info.max_pixels,
+            mean=tuple(config.get("image_mean", (0.48145466, 0.4578275, 0.40821073))),
+            std=tuple(config.get("image_std", (0.26862954, 0.26130258, 0.27577711))),
+        )
+
+    def image(self, encoded: bytes) -> Medium:
+        """One picture as the model sees it.
+
+        Raises:
+            MediaError: not a picture, or one that cannot be decoded.
+        """
+        return self._medium([decode(encoded)])
+
+    def video(self, frames: list[bytes]) -> Medium:
+        """Frames of a video, all brought to the size of the first; an odd last frame is repeated.
+
+        Raises:
+            MediaError: a frame is not a picture, or differs in size from the first.
+        """
+        pictures = [decode(frame) for frame in frames]
+        if any(picture.size != pictures[0].size for picture in pictures):
+            raise MediaError("has frames of different sizes", "send frames of one size")
+        return self._medium(pictures)
+
+    def _medium(self, pictures: list[Image.Image]) -> Medium:
+        width, height = pictures[0].size
+        try:
+            height, width = smart_resize(height, width, self.family.factor, self.min_pixels, self.max_pixels)
+        except ImageTooThinError as error:
+            raise MediaError(str(error), "crop it or pad it") from None
+        frames = [np.asarray(_resize(picture, width, height)) for picture in pictures]
+        repeat = self.family.temporal_patch_size
+        if len(frames) == 1:
+            frames = frames * repeat
+        elif len(frames) % repeat:
+            frames += frames[-1:] * (repeat - len(frames) % repeat)
+        return self._patches(np.stack(frames))
+
+    def _patches(self, frames: npt.NDArray[np.uint8]) -> Medium:
+        """`frames`: (frames, height, width, 3), sides multiples of the factor. Order of patches: 2 x 2 blocks."""
+        patch, merge, temporal = self.family.patch_size, self.family.spatial_merge_size, self.family.temporal_patch_size
+        count, height, width, channels = frames.shape
+        grid = (count // temporal, height // patch, width // patch)
+        blocks = frames.reshape(
+            grid[0], temporal, grid[1] // merge, merge, patch, grid[2] // merge, merge, patch, channels
+        )
+        # time, block row, block column, row and column in the block, channel, frame, y, x
+        ordered = blocks.transpose(0, 2, 5, 3, 6, 8, 1, 4, 7).reshape(-1, channels, temporal * patch * patch)
+        levels = self._levels()
+        values = np.empty(ordered.shape, np.float32)
+        for channel in range(channels):
+            values[:, channel] = levels[channel][ordered[:, channel]]
+        return Medium(values.reshape(len(values), -1), grid)
+
+    def _levels(self) -> Pixels:
+        """(3, 256): what each level becomes, by the operations of transformers' image_transforms in their order."""
+        level = np.arange(256, dtype=np.uint8)
+        scaled = (level.astype(np.float64) * (1 / 255)).astype(np.float32)
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        return ((scaled[None] - mean[:, None]) / std[:, None]).astype(np.float32)
+
+
+def decode(encoded: bytes) -> Image.Image:
+    """An upright RGB picture (EXIF rotation applied; transparency dropped, as transformers does).
+
+    Raises:
+        MediaError: not a picture, too large, or truncated.
+    """
+    header = read_header(encoded)
+    try:
+        with Image.open(io.BytesIO(encoded), formats=[header.format]) as picture:
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except Exception:  # decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError, ... on damaged data
+        cause = f"is a damaged or truncated {header.format} of {header.width} x {header.height} pixels"
+        raise MediaError(cause, "send the whole file") from None
+
+
+def _resize(picture: Image.Image, width: int, height: int) -> Image.Image:
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def preprocess_file(info: CheckpointInfo, file: Path) -> Medium:
+    """A picture on disk as `info`'s model sees it."""
+    return Preprocessor.of(info).image(file.read_bytes())
