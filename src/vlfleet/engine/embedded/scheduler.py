@@ -134,6 +134,7 @@ class Scheduler:
             job.cancelled = True
             self._changed.notify()
 
+    @torch.inference_mode()
     def _run(self) -> None:
         while True:
             with self._changed:
