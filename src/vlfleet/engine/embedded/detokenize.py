@@ -35,11 +35,11 @@ class Detokenizer:
         return self._release()
 
     def finish(self) -> str:
-        """What was held back, when no more tokens come."""
+        """What was held back, when no more tokens come. A character that is not whole is left out, as in vLLM."""
         if self.stopped:
             return ""
         context = self._decode(self._tokens[self._prefix : self._settled])
-        self._text += self._decode(self._tokens[self._prefix :])[len(context) :]
+        self._text += self._decode(self._tokens[self._prefix :])[len(context) :].rstrip(REPLACEMENT)
         text, self._text = self._text, ""
         return text
 
