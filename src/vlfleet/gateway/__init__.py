@@ -1,0 +1,8 @@
+"""The gateway: the HTTP server that clients talk to."""
+
+from vlfleet.gateway.admission import Limits
+from vlfleet.gateway.app import build_app
+from vlfleet.gateway.proxy import drained
+from vlfleet.gateway.serve import serve
+
+__all__ = ["Limits", "build_app", "drained", "serve"]

@@ -1,0 +1,99 @@
+"""The door: how much a client may send, and what it hears while no replica can answer."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.gateway.errors import ApiError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes and seconds that one request may take."""
+
+    body_bytes: int = 32 << 20
+    body_stall_seconds: float = 20.0
+    """Between two pieces of the request's body."""
+    connect_seconds: float = 5.0
+    """To a replica."""
+    first_byte_seconds: float | None = None
+    """Until a replica's first byte. None: on a busy fleet a long video may rightly wait for minutes, and a replica that
+    hangs is found by its progress, not by one slow request."""
+    write_stall_seconds: float = 30.0
+    """For a client that does not read."""
+
+
+LIMITS = Limits()
+
+
+async def read_body(request: web.Request, limits: Limits) -> bytearray:
+    """The whole body of a request.
+
+    Raises:
+        ApiError: 413 as soon as it is known to be too large, 408 when the client stalls.
+    """
+    if (request.content_length or 0) > limits.body_bytes:
+        raise too_large(limits)
+    body = bytearray()
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(limits.body_stall_seconds) as stall:
+            while chunk := await request.content.readany():
+                body += chunk
+                if len(body) > limits.body_bytes:
+                    raise too_large(limits)
+                stall.reschedule(loop.time() + limits.body_stall_seconds)
+    except TimeoutError:
+        message = f"nothing of the body came for {limits.body_stall_seconds:.0f} s; send it without a pause"
+        raise ApiError(408, "request_timeout", message) from None
+    return body
+
+
+def too_large(limits: Limits) -> ApiError:
+    message = f"the body is larger than {limits.body_bytes >> 20} MiB; send fewer or smaller pictures"
+    return ApiError(413, "request_too_large", message)
+
+
+def refusal(replicas: Sequence[Replica], *, draining: bool) -> ApiError | None:
+    """503 when no replica can take a request now, with the reason and when to come back; None when one is ready."""
+    if draining:
+        return ApiError(503, "draining", "the fleet is shutting down; start it again", headers={"Retry-After": "30"})
+    if any(replica.phase is Phase.READY for replica in replicas):
+        return None
+    now = time.time()
+    reasons = "; ".join(describe(replica, now) for replica in replicas) or "the fleet has none"
+    code = "fleet_failed" if all(replica.phase is Phase.FAILED for replica in replicas) else "not_ready"
+    wait = str(min(retry_after_seconds(replica, now) for replica in replicas) if replicas else 30)
+    return ApiError(503, code, f"no replica is ready: {reasons}", headers={"Retry-After": wait})
+
+
+def describe(replica: Replica, now: float) -> str:
+    """One replica's state in a few words, with its reason and since when."""
+    match replica.phase:
+        case Phase.STARTING:
+            doing = f" ({replica.detail})" if replica.detail else ""
+            return f"{replica.name} has been starting{doing} for {max(0.0, now - replica.started_at):.0f} s"
+        case Phase.BACKOFF:
+            return f"{replica.name} starts again in {max(0.0, replica.retry_at - now):.0f} s, it died: {replica.error}"
+        case Phase.FAILED:
+            return f"{replica.name} has failed: {replica.error}"
+        case _:
+            return f"{replica.name} is {replica.phase}"
+
+
+def retry_after_seconds(replica: Replica, now: float) -> int:
+    """When it is worth asking again: soon while it loads, after the pause when it died."""
+    match replica.phase:
+        case Phase.STARTING:
+            return 2
+        case Phase.BACKOFF:
+            return max(1, math.ceil(replica.retry_at - now))
+        case _:
+            return 30

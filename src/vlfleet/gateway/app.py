@@ -1,0 +1,103 @@
+"""The gateway as an aiohttp application: what it answers, and what every answer carries."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import aiohttp
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from vlfleet.fleet.replica import Replica
+from vlfleet.gateway import pages
+from vlfleet.gateway.admission import LIMITS, Limits
+from vlfleet.gateway.errors import ApiError
+from vlfleet.gateway.metrics import Metrics
+from vlfleet.gateway.proxy import generate
+from vlfleet.gateway.state import GATEWAY, Gateway
+from vlfleet.gateway.upstream import REPLICA, REQUEST_ID
+
+SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+UPSTREAM_KEEPALIVE_SECONDS = 2.0
+"""Shorter than the 5 s after which vLLM closes an idle connection (VLLM_HTTP_TIMEOUT_KEEP_ALIVE): a request sent into
+a closing one looks like a replica that died."""
+
+log = logging.getLogger("vlfleet.gateway")
+
+
+def build_app(
+    replicas: Sequence[Replica],
+    *,
+    served_model_name: str,
+    on_unreachable: Callable[[Replica], None],
+    draining: asyncio.Event,
+    limits: Limits = LIMITS,
+) -> web.Application:
+    """The gateway before `replicas`, whose phases the supervisor may change at any time.
+
+    `on_unreachable` is called, on the loop, when a connection to a replica fails. While `draining` is set no new
+    request is taken and those in flight go on.
+    """
+    app = web.Application(middlewares=[finish])
+
+    async def session(app: web.Application) -> AsyncIterator[None]:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=UPSTREAM_KEEPALIVE_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_seconds)
+        jar = aiohttp.DummyCookieJar()
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False
+        ) as client:
+            metrics = Metrics(replicas)
+            app[GATEWAY] = Gateway(
+                replicas, served_model_name, on_unreachable, draining, limits, metrics, session=client
+            )
+            yield
+
+    app.cleanup_ctx.append(session)
+    app.router.add_post("/v1/chat/completions", generate)
+    app.router.add_post("/v1/completions", generate)
+    app.router.add_get("/v1/models", pages.models)
+    app.router.add_get("/health", pages.health)
+    app.router.add_get("/ready", pages.ready)
+    app.router.add_get("/metrics", pages.metrics)
+    app.router.add_get("/version", pages.version)
+    return app
+
+
+@web.middleware
+async def finish(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Gives every request its id, and every failure the form of an OpenAI error."""
+    came = request.headers.get("X-Request-Id", "")
+    request[REQUEST_ID] = came if SANE_ID.fullmatch(came) else uuid.uuid4().hex
+    try:
+        response = await handler(request)
+    except ApiError as error:
+        response = error.response()
+        if error.status in (408, 413):
+            response.force_close()  # what is left of the body is not worth reading
+    except web.HTTPException as error:
+        response = not_here(request, error).response()
+    except Exception:
+        log.exception("%s %s failed in the gateway", request[REQUEST_ID], request.path)
+        message = f"the gateway failed on request {request[REQUEST_ID]}; its log says why"
+        response = ApiError(500, "internal_error", message).response()
+    if not response.prepared:
+        response.headers["X-Request-Id"] = request[REQUEST_ID]
+        if REPLICA in request:
+            response.headers["X-Vlfleet-Replica"] = request[REPLICA]
+    return response
+
+
+def not_here(request: web.Request, error: web.HTTPException) -> ApiError:
+    """404 and 405: an engine's other endpoints (sleep, tokenize, pause, ...) are nobody's business out here."""
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods - {"HEAD"}))
+        message = f"{request.method} is not for {request.path}; use {allowed}"
+        return ApiError(405, "method_not_allowed", message, headers={"Allow": allowed})
+    if error.status == 404:
+        return ApiError(404, "not_found", f"there is nothing at {request.path[:80]}; the API is below /v1")
+    return ApiError(error.status, "http_error", error.reason)

@@ -1,0 +1,110 @@
+"""What a request asks for, read from its body once: the checks before any engine sees it, and its predicted work.
+
+Reads text and picture headers, never pixels. The bytes themselves go to the engine as they came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from vlfleet.gateway.errors import ApiError, bad_request
+from vlfleet.gateway.media import check_messages
+from vlfleet.gateway.texts import refuse_special_tokens, text_characters
+
+Json = dict[str, Any]
+
+CHARACTERS_PER_TOKEN = 4
+"""Of Qwen's tokenizer on English prose; only the order of requests matters here, not the exact figure."""
+DEFAULT_ANSWER_TOKENS = 256
+LONGEST_ANSWER_TOKENS = 1024
+"""`max_tokens` counts as work up to here: clients set 32768 out of habit and get answers of a few hundred."""
+MAX_CHOICES = 8
+"""`n` multiplies the memory of a request (CVE-2026-34756)."""
+
+REFUSED_FIELDS = {
+    "mm_processor_kwargs": "404 bytes of it can ask for 700 MiB (vLLM PR 51449)",
+    "media_io_kwargs": "it changes how media are decoded",
+    "chat_template": "a template is a program",
+    "prompt_embeds": "tensors from clients are not loaded (CVE-2025-62164)",
+}
+TEMPLATE_SWITCHES = frozenset({"enable_thinking", "add_vision_id", "add_generation_prompt"})
+"""Keys of `chat_template_kwargs` that are harmless; others can freeze an engine (CVE-2025-62426)."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the gateway knows of a request that it lets through."""
+
+    stream: bool = False
+    pictures: int = 0
+    work: float = 0.0
+    """Predicted tokens: of the text, of the pictures, and of the answer."""
+
+
+def inspect(body: bytes | bytearray, served_model_name: str, *, chat: bool) -> Ask:
+    """What `body` asks for.
+
+    Raises:
+        ApiError: 400 or 404, with the JSON path of what is wrong.
+    """
+    request = parse(body)
+    check_fields(request, served_model_name)
+    prompt = request.get("messages" if chat else "prompt")
+    characters = text_characters(prompt)
+    if chat:
+        media = check_messages(prompt)
+        pictures, visual_tokens = media.pictures, media.tokens
+    else:
+        check_prompt(prompt)
+        pictures, visual_tokens = 0, 0
+    refuse_special_tokens(body, request, chat=chat)
+    work = characters / CHARACTERS_PER_TOKEN + visual_tokens + answer_tokens(request)
+    return Ask(stream=bool(request.get("stream")), pictures=pictures, work=work)
+
+
+def parse(body: bytes | bytearray) -> Json:
+    try:
+        request = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise bad_request(None, f"the body is not JSON: {error.msg}", f"look at {where}", "invalid_json") from None
+    if not isinstance(request, dict):
+        raise bad_request(None, "the body is not a JSON object", "send {...}", "invalid_json")
+    return request
+
+
+def check_fields(request: Json, served_model_name: str) -> None:
+    """The model, and the fields with which a client could harm an engine."""
+    model = request.get("model")
+    if model is not None and model != served_model_name:
+        message = f"the model {str(model)[:80]!r} is not served here; ask for {served_model_name!r}"
+        raise ApiError(404, "model_not_found", message, param="model")
+    for name, reason in REFUSED_FIELDS.items():
+        if request.get(name) is not None:
+            raise bad_request(name, f"{name} is not taken from clients: {reason}", "leave it out")
+    switches = request.get("chat_template_kwargs")
+    if isinstance(switches, dict) and not TEMPLATE_SWITCHES.issuperset(switches):
+        allowed = ", ".join(sorted(TEMPLATE_SWITCHES))
+        raise bad_request("chat_template_kwargs", "chat_template_kwargs has a key that is not known", f"use {allowed}")
+    # vLLM reads "16" and 16.0 as 16, and "yes" as true: only what cannot be read in two ways goes through.
+    if not isinstance(request.get("stream"), bool | None):
+        raise bad_request("stream", "stream is neither true nor false", "send true or false")
+    choices = request.get("n")
+    if choices is not None and not (isinstance(choices, int) and choices <= MAX_CHOICES):
+        raise bad_request("n", "n is not a small whole number", f"ask for at most {MAX_CHOICES} choices")
+
+
+def check_prompt(prompt: Any) -> None:
+    if not isinstance(prompt, str | list) or not prompt:
+        raise bad_request("prompt", "prompt is missing or empty", "send a string")
+
+
+def answer_tokens(request: Json) -> int:
+    """Tokens that the answer is taken to have."""
+    limit: Any = request.get("max_completion_tokens") or request.get("max_tokens")
+    known = isinstance(limit, int) and limit > 0
+    tokens: int = min(limit, LONGEST_ANSWER_TOKENS) if known else DEFAULT_ANSWER_TOKENS
+    return tokens * max(1, request.get("n") or 1)

@@ -1,0 +1,43 @@
+"""The gateway's socket."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+from aiohttp import web
+
+from vlfleet.errors import VlfleetError
+
+KEEPALIVE_SECONDS = 75.0
+HEADER_BYTES = 32 << 10
+"""One header (S10); vLLM before 0.10.1.1 died of larger ones (CVE-2025-48956)."""
+
+
+async def serve(app: web.Application, host: str, port: int) -> web.AppRunner:
+    """Listens; `await runner.cleanup()` ends it, and cuts what is still in flight. Port 0 takes a free one, then in
+    `runner.addresses`.
+
+    `handler_cancellation` is what ends a request at its engine when the client leaves.
+
+    Raises:
+        VlfleetError: the address is taken or not ours.
+    """
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        max_field_size=HEADER_BYTES,
+        shutdown_timeout=1.0,
+        logger=logging.getLogger("vlfleet.gateway.http"),
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        await runner.cleanup()
+        if error.errno == errno.EADDRINUSE:
+            raise VlfleetError(f"port {port} of {host} is in use", "take another with --port") from None
+        raise VlfleetError(f"cannot listen on {host}:{port}: {error.strerror}", "check --host and --port") from None
+    return runner

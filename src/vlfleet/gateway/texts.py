@@ -1,0 +1,99 @@
+"""The text of a request: how long it is, and that nobody wrote the model's own control tokens into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from vlfleet.families.tokens import SPECIAL_TOKENS, find_special_token
+from vlfleet.gateway.errors import bad_request
+
+NOT_PROMPT = frozenset({"stop", "bad_words"})
+"""Fields that name tokens without putting them into the prompt; `stop: ["<|im_end|>"]` is common."""
+MARKS = (b"<|", rb"\u003", rb"\u007")
+"""One of these is in every body with a special token: `<|` as it is, or one of the two escaped. Looking for them in
+2 MB takes less than 0.1 ms, looking through all the strings more."""
+MAX_VALUES = 1 << 18
+"""Values in one field, token ids mostly: eight prompts of 32768. More would hold up every other request."""
+VISION_TOKENS = tuple(token for token in SPECIAL_TOKENS if "vision" in token or "_pad" in token)
+VISION_TOKEN_IDS = frozenset(range(151652, 151657))
+"""<|vision_start|> to <|video_pad|> in the vocabulary of Qwen2-VL and Qwen2.5-VL (tokenizer_config.json)."""
+REMEDY = "take it out, or put a space into it"
+
+
+def text_characters(prompt: Any) -> int:
+    """Characters of text in `messages` or `prompt`, media left out; a token id counts as four."""
+    count = 0
+    for _, value in strings_and_ids(prompt, ""):
+        if isinstance(value, int):
+            count += 4
+        elif not value.startswith("data:"):
+            count += len(value)
+    return count
+
+
+def refuse_special_tokens(body: bytes | bytearray, request: dict[str, Any], *, chat: bool) -> None:
+    """A literal `<|image_pad|>` ends the engine core of vLLM (issues 15764, 15185), others forge turns of the chat.
+
+    A completion's prompt is written by hand, chat markers included, so there only the vision tokens are refused.
+
+    Raises:
+        ApiError: 400 with the JSON path of the text.
+    """
+    if not chat and isinstance(request.get("prompt"), list):
+        for path, value in strings_and_ids(request["prompt"], "prompt"):
+            if isinstance(value, int) and value in VISION_TOKEN_IDS:
+                raise bad_request(path, f"{path} is the vision token {value}", "use chat/completions for pictures")
+    if chat:
+        refuse_split_tokens(request["messages"])
+    if not any(mark in body for mark in MARKS):
+        return
+    find = find_special_token if chat else find_vision_token
+    for name, field in request.items():
+        if name in NOT_PROMPT:
+            continue
+        for path, value in strings_and_ids(field, name):
+            token = find(value) if isinstance(value, str) else None
+            if token:
+                raise bad_request(path, f"{path} holds the special token {token}", REMEDY, "special_token")
+
+
+def refuse_split_tokens(messages: list[dict[str, Any]]) -> None:
+    """The chat template joins the text parts of a message with nothing between, so a token may come in two halves."""
+    for m, message in enumerate(messages):
+        content = message.get("content")
+        parts = content if isinstance(content, list) else ()
+        texts = [text for part in parts if isinstance(part, dict) and isinstance(text := part.get("text"), str)]
+        if len(texts) > 1 and (token := find_special_token("".join(texts))):
+            path = f"messages[{m}].content"
+            raise bad_request(path, f"{path} holds the special token {token}", REMEDY, "special_token")
+
+
+def find_vision_token(text: str) -> str | None:
+    return next((token for token in VISION_TOKENS if token in text), None)
+
+
+def strings_and_ids(value: Any, path: str) -> Iterator[tuple[str, str | int]]:
+    """Every string (keys of objects too: templates print them) and integer below `value`, with its JSON path.
+
+    A loop, not a recursion: JSON may be nested deeper than Python's stack.
+
+    Raises:
+        ApiError: 400, more than `MAX_VALUES` values.
+    """
+    waiting: list[tuple[str, Any]] = [(path, value)]
+    values = 0
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+            yield path, value
+            continue
+        values += len(value) if isinstance(value, list | dict) else 0
+        if values > MAX_VALUES:
+            raise bad_request(None, f"the request holds more than {MAX_VALUES} values", "split it")
+        if isinstance(value, list):
+            waiting += [(f"{path}[{n}]", item) for n, item in enumerate(value)]
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                yield path, key
+                waiting.append((f"{path}.{key}", item))

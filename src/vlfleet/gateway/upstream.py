@@ -1,0 +1,218 @@
+"""One try of one request at one replica: sent as it came, its answer passed on as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import aiohttp
+import orjson
+from aiohttp import web
+
+from vlfleet.fleet.replica import Replica
+from vlfleet.gateway.errors import ApiError
+from vlfleet.gateway.inspection import Ask
+from vlfleet.gateway.metrics import CLIENT_LEFT
+from vlfleet.gateway.sse import WholeEvents
+from vlfleet.gateway.state import Gateway
+
+REQUEST_ID = web.RequestKey("request_id", str)
+REPLICA = web.RequestKey("replica", str)
+"""The one that was asked last; missing when none was."""
+PASSED_ON = ("Accept", "User-Agent", "traceparent", "tracestate")
+"""Headers that reach the engine. The rest stays here: the client's key and cookies, hop-by-hop headers, and those by
+which vLLM would let a client pick a data-parallel rank."""
+SLICE_BYTES = 256 << 10
+UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+class Unanswered(Exception):  # noqa: N818  (a state of the request, told to nobody)
+    """The replica gave nothing that has reached the client, so another may be asked; else `error` is the answer."""
+
+    def __init__(self, error: ApiError, *, sent: bool = True, unreachable: bool = False) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.sent = sent
+        """The engine may have begun to work on it."""
+        self.unreachable = unreachable
+        """The connection failed: the engine may be dead."""
+
+
+class ClientGone(Exception):  # noqa: N818
+    """Nobody reads the answer any more."""
+
+
+@dataclass
+class Exchange:
+    """One request and what became of it."""
+
+    gateway: Gateway
+    request: web.Request
+    started: float
+    """`time.perf_counter()` at the last byte of the body."""
+    body: bytearray = field(default_factory=bytearray)
+    ask: Ask = field(default_factory=Ask)
+    code: int = CLIENT_LEFT
+    """The status to count it under."""
+
+
+async def send(exchange: Exchange, replica: Replica) -> web.StreamResponse:
+    """The replica's answer, already on its way to the client when it is a stream.
+
+    Raises:
+        Unanswered: nothing has reached the client.
+    """
+    gateway, body = exchange.gateway, exchange.body
+    headers = upstream_headers(exchange, replica)
+    # aiohttp copies a small body in one go; a large one is fed in slices so that other streams keep moving.
+    data = body if len(body) <= SLICE_BYTES else slices(body)
+    gateway.metrics.overhead.observe(time.perf_counter() - exchange.started)
+    url = replica.base_url + exchange.request.path
+    try:
+        async with (
+            asyncio.timeout(gateway.limits.first_byte_seconds) as patience,
+            gateway.session.post(url, data=data, headers=headers, allow_redirects=False) as upstream,
+        ):
+            if exchange.ask.stream and upstream.status == 200:
+                return await pass_stream(exchange, replica, upstream, patience)
+            return await pass_whole(exchange, replica, upstream)
+    except UNREACHABLE:
+        error = ApiError(503, "replica_unreachable", f"{replica.name} cannot be reached", headers={"Retry-After": "1"})
+        raise Unanswered(error, sent=False, unreachable=True) from None
+    except TimeoutError:
+        seconds = gateway.limits.first_byte_seconds
+        raise Unanswered(ApiError(504, "timeout", f"{replica.name} gave no answer within {seconds} s")) from None
+    except (aiohttp.ClientError, ConnectionError):
+        message = f"{replica.name} died before it answered request {exchange.request[REQUEST_ID]}; send it again"
+        raise Unanswered(ApiError(502, "replica_died", message), unreachable=True) from None
+
+
+def upstream_headers(exchange: Exchange, replica: Replica) -> dict[str, str]:
+    came = exchange.request.headers
+    return {
+        **{name: came[name] for name in PASSED_ON if name in came},
+        "Authorization": f"Bearer {replica.api_key}",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(exchange.body)),
+        "Accept-Encoding": "identity",
+        "X-Request-Id": exchange.request[REQUEST_ID],
+    }
+
+
+async def slices(body: bytearray) -> AsyncIterator[memoryview]:
+    view = memoryview(body)
+    for start in range(0, len(body), SLICE_BYTES):
+        yield view[start : start + SLICE_BYTES]
+
+
+def reply_headers(exchange: Exchange, replica: Replica, content_type: str) -> dict[str, str]:
+    request_id = exchange.request[REQUEST_ID]
+    return {"Content-Type": content_type, "X-Request-Id": request_id, "X-Vlfleet-Replica": replica.name}
+
+
+async def pass_whole(exchange: Exchange, replica: Replica, upstream: aiohttp.ClientResponse) -> web.Response:
+    """An answer in one piece. It is read to its end first, so an engine that dies over it leaves room for a retry."""
+    body = await upstream.read()
+    status, content_type = upstream.status, upstream.headers.get("Content-Type", "")
+    if status == 503:
+        wait = upstream.headers.get("Retry-After", "1")
+        error = ApiError(503, "overloaded", f"{replica.name}: {engine_message(body)}", headers={"Retry-After": wait})
+        raise Unanswered(error)
+    if status in (401, 403):
+        message = f"{replica.name} does not take the fleet's key; another program may listen on its port"
+        raise Unanswered(ApiError(502, "replica_refused", message), sent=False)
+    if not content_type.startswith("application/json") or (status == 200 and body[:1] not in (b"{", b"[")):
+        raise Unanswered(ApiError(502, "bad_answer", f"{replica.name} answered {status} with no JSON"))
+    replica.served += status == 200
+    exchange.code = status
+    return web.Response(status=status, body=body, headers=reply_headers(exchange, replica, content_type))
+
+
+def engine_message(body: bytes) -> str:
+    try:
+        return str(orjson.loads(body)["error"]["message"])
+    except (ValueError, TypeError, KeyError):
+        return "the engine is overloaded"
+
+
+async def pass_stream(
+    exchange: Exchange, replica: Replica, upstream: aiohttp.ClientResponse, patience: asyncio.Timeout
+) -> web.StreamResponse:
+    """A stream, event by event. The client's headers wait for the first event: vLLM sends its own headers before it has
+    looked at the picture, and as long as nothing is written another replica can still be asked."""
+    events = WholeEvents()
+    try:
+        first = await next_events(upstream, events)
+    except ValueError:
+        first = b""
+    if not first:
+        raise Unanswered(ApiError(502, "bad_answer", f"{replica.name} sent a stream without events"))
+    patience.reschedule(None)
+    metrics = exchange.gateway.metrics
+    metrics.time_to_first_token.labels(replica.name).observe(time.perf_counter() - exchange.started)
+    response = web.StreamResponse(headers=reply_headers(exchange, replica, "text/event-stream; charset=utf-8"))
+    # Proxies on the way to the client must not hold events back (X-Accel-Buffering is nginx's).
+    response.headers.update({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    try:
+        await response.prepare(exchange.request)
+        await write(exchange, response, first)
+        if failure := await pass_rest(exchange, response, upstream, events):
+            metrics.broken_streams.labels(replica.name).inc()
+            await write(exchange, response, broken(exchange, replica, failure).event())
+        else:
+            replica.served += 1
+        await response.write_eof()
+        exchange.code = 502 if failure else 200
+    except (ClientGone, ConnectionError):
+        pass  # counted as CLIENT_LEFT
+    return response
+
+
+async def pass_rest(
+    exchange: Exchange, response: web.StreamResponse, upstream: aiohttp.ClientResponse, events: WholeEvents
+) -> str:
+    """Passes events on until the stream ends; says what went wrong, or nothing."""
+    while True:
+        try:
+            data = await next_events(upstream, events)
+        except (aiohttp.ClientError, ConnectionError):
+            return "died"
+        except ValueError as error:
+            return f"failed ({error})"
+        if not data:
+            return "" if events.done else "stopped early"
+        await write(exchange, response, data)
+
+
+async def next_events(upstream: aiohttp.ClientResponse, events: WholeEvents) -> bytes:
+    """The next whole events; empty at the end of the stream."""
+    while chunk := await upstream.content.readany():
+        if data := events.feed(chunk):
+            return data
+    return b""
+
+
+def broken(exchange: Exchange, replica: Replica, failure: str) -> ApiError:
+    if failure == "died":
+        exchange.gateway.report_unreachable(replica)
+    message = f"{replica.name} {failure} in the middle of request {exchange.request[REQUEST_ID]}; send it again"
+    return ApiError(502, "stream_broken", message)
+
+
+async def write(exchange: Exchange, response: web.StreamResponse, data: bytes) -> None:
+    """Writes to the client.
+
+    Raises:
+        ClientGone: it left, or has not read for `Limits.write_stall_seconds`.
+    """
+    try:
+        async with asyncio.timeout(exchange.gateway.limits.write_stall_seconds):
+            await response.write(data)
+    except TimeoutError:
+        if exchange.request.transport is not None:
+            exchange.request.transport.abort()
+        raise ClientGone from None
+    except ConnectionError:
+        raise ClientGone from None
