@@ -1,0 +1,1 @@
+"""A fleet: the replicas that serve one model, started, watched, restarted and stopped."""

@@ -1,0 +1,175 @@
+"""`vlfleet up` in the foreground: supervisor and gateway in one process and one event loop.
+
+The gateway opens its port before any replica is ready: a client, a load balancer or a person then gets an answer that
+says what is going on (/health 200, /ready 503, requests 503 with Retry-After) and not a refused connection; and the
+port is ours for certain before minutes are spent on loading a model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import psutil
+from aiohttp import web
+
+from vlfleet.engine.launch import Engine
+from vlfleet.errors import ExitCode, VlfleetError
+from vlfleet.fleet.folder import FleetFolder, Lock
+from vlfleet.fleet.replica import Replica
+from vlfleet.fleet.spec import FleetSpec
+from vlfleet.fleet.state import Status
+from vlfleet.fleet.supervisor import Supervisor
+from vlfleet.fleet.timing import Timing
+
+Show = Callable[[FleetSpec, Sequence[Replica]], Coroutine[Any, Any, None]]
+"""Runs beside the fleet and tells a person how its replicas do; the spec holds the port that was bound."""
+
+
+def check_host(host: str, insecure: bool) -> None:
+    """Refuses to serve a network without a key.
+
+    Raises:
+        VlfleetError: `host` is no loopback address, and `insecure` is not set.
+    """
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not loopback and not insecure:
+        cause = f"--host {host} lets everybody on the network use this fleet, which has no API key"
+        raise VlfleetError(cause, "serve on 127.0.0.1, or add --insecure if the network is trusted", ExitCode.USAGE)
+
+
+def check_port(host: str, port: int) -> None:
+    """Looks before anything is started whether the gateway will get its port.
+
+    Raises:
+        VlfleetError: it is in use (with the process that holds it, where that can be known), or not ours to open.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            remedy = "choose another with --port, or end that process"
+            raise VlfleetError(f"port {port} is in use{_holder(port)}", remedy) from None
+        raise VlfleetError(f"cannot listen on {host}:{port}: {error.strerror}", "choose --host and --port") from None
+
+
+def _holder(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+            if listens and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except psutil.Error:  # macOS tells root only
+        pass
+    return ""
+
+
+class Interrupts:
+    """SIGTERM, SIGINT and SIGHUP: the first asks for an end, the second for one without waiting."""
+
+    def __init__(self, on_second: Callable[[], None]) -> None:
+        self.first, self.second = asyncio.Event(), asyncio.Event()
+        self.number = 0
+        self._on_second = on_second
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, self._arrived, number)
+
+    def _arrived(self, number: int) -> None:
+        if self.first.is_set():
+            self.second.set()
+            self._on_second()
+        self.number = self.number or number
+        self.first.set()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """130 for Ctrl-C and for an end without waiting; 0 for SIGTERM, which is how a service is stopped."""
+        gentle = self.number != signal.SIGINT and not self.second.is_set()
+        return ExitCode.DONE if gentle else ExitCode.INTERRUPTED
+
+
+async def serve(
+    spec: FleetSpec,
+    engine: Engine,
+    folder: FleetFolder,
+    *,
+    show: Show,
+    say: Callable[[str], None],
+    timing: Timing | None = None,
+) -> ExitCode:
+    """Runs a fleet until a signal or until its last replica has failed.
+
+    Raises:
+        VlfleetError: another supervisor runs this fleet; the port is in use; every replica has failed.
+    """
+    folder.make()
+    lock = Lock(folder)
+    if not lock.acquire():
+        name = "" if spec.name == "default" else f" --name {spec.name}"
+        cause = f"the fleet {spec.name!r} runs already"
+        raise VlfleetError(cause, f"see it with `vlfleet status{name}`, stop it with `vlfleet down{name}`")
+    try:
+        check_port(spec.host, spec.port)
+        return await _serve(Supervisor(spec, engine, folder, timing, say), show, say)
+    finally:
+        lock.release()
+
+
+async def _serve(supervisor: Supervisor, show: Show, say: Callable[[str], None]) -> ExitCode:
+    interrupts, draining = Interrupts(supervisor.kill), asyncio.Event()
+    runner = await _open_gateway(supervisor, draining)
+    tasks: list[asyncio.Task[Any]] = []
+    status: Status = "stopped"
+    reason = ""
+    try:
+        await supervisor.start()
+        failed, asked = asyncio.create_task(supervisor.failed()), asyncio.create_task(interrupts.first.wait())
+        tasks = [failed, asked, asyncio.create_task(show(supervisor.spec, supervisor.replicas))]
+        await asyncio.wait((failed, asked), return_when=asyncio.FIRST_COMPLETED)
+        if failed.done():
+            raise failed.result()
+        draining.set()
+        say(f"stopping: {_in_flight(supervisor)}; another signal stops at once")
+        await supervisor.drain(supervisor.spec.drain_timeout_seconds, interrupts.second)
+    except VlfleetError as failure:
+        status, reason = "failed", str(failure)
+        raise
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if interrupts.second.is_set():
+            supervisor.kill()
+        await supervisor.stop(status, reason)  # before the gateway: a stream that is cut ends with an error event
+        await runner.cleanup()
+    return interrupts.exit_code
+
+
+def _in_flight(supervisor: Supervisor) -> str:
+    requests = sum(replica.in_flight for replica in supervisor.replicas)
+    return f"waiting for {requests} request{'s' * (requests != 1)} in flight" if requests else "nothing is in flight"
+
+
+async def _open_gateway(supervisor: Supervisor, draining: asyncio.Event) -> web.AppRunner:
+    """Opens the gateway's port, and writes into the spec which one it got when it was asked for port 0."""
+    from vlfleet import gateway
+
+    spec = supervisor.spec
+    app = gateway.build_app(
+        supervisor.replicas,
+        served_model_name=spec.served_model_name,
+        on_unreachable=supervisor.probe_now,
+        draining=draining,
+    )
+    runner = await gateway.serve(app, spec.host, spec.port)
+    supervisor.at_port(int(runner.addresses[0][1]))
+    return runner

@@ -1,0 +1,49 @@
+"""What a person asks for: the model, the engine, how many replicas, and where the gateway listens."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlfleet.engine.launch import EngineSpec
+
+DEFAULT_REPLICAS = 2
+
+
+@dataclass(frozen=True)
+class FleetSpec:
+    """One fleet. Two specs with the same `engine_part` run the same replicas, so these can be taken over."""
+
+    model: Path
+    served_model_name: str
+    name: str = "default"
+    engine: str = "embedded"
+    """A name of `vlfleet.fleet.engines`."""
+    replicas: int = DEFAULT_REPLICAS
+    threads: int = 1
+    """CPU threads of each replica."""
+    engine_args: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 8000
+    drain_timeout_seconds: float = 30.0
+
+    @property
+    def engine_spec(self) -> EngineSpec:
+        return EngineSpec(self.model, self.served_model_name, self.threads, self.engine_args)
+
+    @property
+    def engine_part(self) -> tuple[str, int, EngineSpec]:
+        return self.engine, self.replicas, self.engine_spec
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine reaches the gateway."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host and "[" not in host else f"http://{host}:{self.port}"
+
+
+def default_threads(replicas: int) -> int:
+    """The cores that this process may use, shared out among the replicas; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // replicas)
