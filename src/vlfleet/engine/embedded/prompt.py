@@ -116,7 +116,7 @@ class PromptBuilder:
         messages: list[dict[str, Any]] = []
         media: list[tuple[str, Reference]] = []
         for number, message in enumerate(request.messages):
-            place = f"messages.{number}.content"
+            place = f"messages[{number}].content"
             role = "system" if message.role == "developer" else message.role
             if not isinstance(message.content, list):
                 _refuse_special(message.content or "", place)
@@ -124,7 +124,7 @@ class PromptBuilder:
                 continue
             content = []
             for index, part in enumerate(message.content):
-                here = f"{place}.{index}"
+                here = f"{place}[{index}]"
                 if part.type == "text":
                     _refuse_special(part.text, here)
                     content.append({"type": "text", "text": part.text})

@@ -144,7 +144,8 @@ def parse(kind: type[Request], body: object) -> Request:
         request = kind.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(step) for step in first["loc"]) or "the request"
+        steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+        place = steps.lstrip(".") or "the request"
         raise RequestError(f"{place}: {first['msg']}", "see the OpenAI API reference", param=place) from None
     request.refuse_unserved()
     return request
