@@ -271,6 +271,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--children", type=int, default=0, help="worker processes in the engine's process group")
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--token-seconds", type=float, default=0.0)
+    parser.add_argument("--answers", type=json.loads, default={}, metavar="JSON", help="see Behaviour.answers")
     return parser.parse_args()
 
 
@@ -283,7 +284,7 @@ async def run(args: argparse.Namespace) -> None:
         print(f"{'FATAL' if args.fatal else 'ERROR'}: {args.crash_at_start}", flush=True)
         raise SystemExit(1)
     key = os.environ.get("VLFLEET_ENGINE_KEY", "")
-    behaviour = Behaviour(args.served_model_name, key, args.tokens, args.token_seconds)
+    behaviour = Behaviour(args.served_model_name, key, args.tokens, args.token_seconds, args.answers)
     stop = asyncio.Event()
     on_term = (lambda: None) if args.ignore_sigterm else stop.set
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_term)

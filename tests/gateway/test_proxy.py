@@ -15,7 +15,7 @@ import pytest
 from tests.fakes.engine import Behaviour
 from tests.gateway.rig import KEY, MODEL, gateway, hello, replica, rig, until
 from vlfleet.fleet.replica import Phase
-from vlfleet.gateway import Limits, drained
+from vlfleet.gateway import Limits
 
 
 async def events(answer: aiohttp.ClientResponse) -> list[Any]:
@@ -295,17 +295,6 @@ async def test_not_ready_says_why() -> None:
         loading.phase = Phase.FAILED
         async with fleet.chat() as answer:
             assert (await answer.json())["error"]["code"] == "fleet_failed"
-
-
-async def test_drained_waits_for_requests_in_flight() -> None:
-    from types import SimpleNamespace
-
-    busy = replica("r0")
-    busy.in_flight = 1
-    fleet: Any = SimpleNamespace(replicas=[busy])
-    assert not await drained(fleet, 0.05)
-    asyncio.get_running_loop().call_later(0.05, setattr, busy, "in_flight", 0)
-    assert await drained(fleet, 1.0)
 
 
 async def test_completions_stream_too() -> None:

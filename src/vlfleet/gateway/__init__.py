@@ -2,7 +2,6 @@
 
 from vlfleet.gateway.admission import Limits
 from vlfleet.gateway.app import build_app
-from vlfleet.gateway.proxy import drained
 from vlfleet.gateway.serve import serve
 
-__all__ = ["Limits", "build_app", "drained", "serve"]
+__all__ = ["Limits", "build_app", "serve"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 
@@ -98,13 +97,3 @@ def record(exchange: Exchange) -> None:
         ask.work,
         seconds,
     )
-
-
-async def drained(gateway: Gateway, timeout_seconds: float) -> bool:
-    """Waits until no request is in flight; False when the time ran out."""
-    deadline = asyncio.get_running_loop().time() + timeout_seconds
-    while any(replica.in_flight for replica in gateway.replicas):
-        if asyncio.get_running_loop().time() > deadline:
-            return False
-        await asyncio.sleep(0.05)
-    return True
