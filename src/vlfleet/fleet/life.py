@@ -93,7 +93,7 @@ class ReplicaLife:
         ended, unhealthy, _ = tasks
         try:
             await asyncio.wait((ended, unhealthy), return_when=asyncio.FIRST_COMPLETED)
-            self._set(Phase.BACKOFF)  # at once: the gateway must not choose it any more
+            self._set(Phase.BACKOFF, "ended")  # at once: the gateway must not choose it any more
             if ended.done():
                 await process.cleared()
                 return self._explain(process)

@@ -46,6 +46,13 @@ def check_host(host: str, insecure: bool) -> None:
         raise VlfleetError(cause, "serve on 127.0.0.1, or add --insecure if the network is trusted", ExitCode.USAGE)
 
 
+def already_running(name: str) -> VlfleetError:
+    option = "" if name == "default" else f" --name {name}"
+    return VlfleetError(
+        f"the fleet {name!r} runs already", f"see it with `vlfleet status{option}`, stop it with `vlfleet down{option}`"
+    )
+
+
 def check_port(host: str, port: int) -> None:
     """Looks before anything is started whether the gateway will get its port.
 
@@ -97,6 +104,15 @@ class Interrupts:
         return ExitCode.DONE if gentle else ExitCode.INTERRUPTED
 
 
+def run(fleet: Coroutine[Any, Any, ExitCode]) -> ExitCode:
+    """Runs `serve` on uvloop, where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(fleet)
+    return uvloop.run(fleet)
+
+
 async def serve(
     spec: FleetSpec,
     engine: Engine,
@@ -114,9 +130,7 @@ async def serve(
     folder.make()
     lock = Lock(folder)
     if not lock.acquire():
-        name = "" if spec.name == "default" else f" --name {spec.name}"
-        cause = f"the fleet {spec.name!r} runs already"
-        raise VlfleetError(cause, f"see it with `vlfleet status{name}`, stop it with `vlfleet down{name}`")
+        raise already_running(spec.name)
     try:
         check_port(spec.host, spec.port)
         return await _serve(Supervisor(spec, engine, folder, timing, say), show, say)

@@ -1,0 +1,5 @@
+"""`python -m vlfleet.cli`: how a detached fleet starts itself."""
+
+from vlfleet.cli import main
+
+main()

@@ -1,0 +1,95 @@
+"""A fleet in the background: the same `vlfleet up` in a session of its own, watched until it is ready or has failed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlfleet.cli.options import named, note
+from vlfleet.cli.progress import TICK_SECONDS, Progress, settled
+from vlfleet.errors import ExitCode, VlfleetError
+from vlfleet.fleet.folder import FleetFolder, locked
+from vlfleet.fleet.replica import Replica
+from vlfleet.fleet.run import already_running, check_port
+from vlfleet.fleet.spec import FleetSpec
+from vlfleet.fleet.state import FleetState, load
+
+
+def arguments(spec: FleetSpec, insecure: bool) -> list[str]:
+    """The arguments of `vlfleet up` that ask for `spec`."""
+    options = {
+        "--name": spec.name,
+        "--replicas": spec.replicas,
+        "--host": spec.host,
+        "--port": spec.port,
+        "--engine": spec.engine,
+        "--served-model-name": spec.served_model_name,
+        "--threads": spec.threads,
+        "--drain-timeout": spec.drain_timeout_seconds,
+    }
+    flags = [f"{option}={value}" for option, value in options.items()] + ["--insecure"] * insecure
+    return ["up", *flags, str(spec.model), "--", *spec.engine_args]
+
+
+def detach(spec: FleetSpec, folder: FleetFolder, insecure: bool) -> tuple[FleetSpec, Sequence[Replica]]:
+    """Starts the fleet and returns when it is ready.
+
+    Raises:
+        VlfleetError: it ended before it was ready; cause, remedy and exit code are its own.
+    """
+    folder.make()
+    if locked(folder):
+        raise already_running(spec.name)
+    check_port(spec.host, spec.port)
+    log = folder.supervisor_log
+    if log.exists():
+        log.replace(log.with_name(log.name + ".1"))
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "vlfleet.cli", *arguments(spec, insecure)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        state = _wait(process, folder)
+    except KeyboardInterrupt:
+        note(f"still starting in the background: `vlfleet status{named(spec.name)}`, `vlfleet down{named(spec.name)}`")
+        raise
+    process.returncode = 0  # it lives on after this process
+    return state.spec, state.replicas
+
+
+def _wait(process: subprocess.Popen[bytes], folder: FleetFolder) -> FleetState:
+    with Progress(folder) as progress:
+        while process.poll() is None:
+            state = _state_of(process.pid, folder)
+            if state and state.status == "serving":
+                progress.update(state.replicas)
+                if settled(state.replicas):
+                    return state
+            time.sleep(TICK_SECONDS)
+    raise _reason(folder.supervisor_log, process.returncode)
+
+
+def _state_of(pid: int, folder: FleetFolder) -> FleetState | None:
+    """The state, once the new supervisor has written its own."""
+    try:
+        state = load(folder)
+    except ValueError:
+        return None
+    return state if state and state.supervisor.pid == pid else None
+
+
+def _reason(log: Path, returncode: int) -> VlfleetError:
+    """What the background process printed last."""
+    code = ExitCode(returncode) if returncode in ExitCode._value2member_map_ else ExitCode.FAILED
+    lines = log.read_text(errors="replace").splitlines()
+    said = {key: line.removeprefix(key) for line in lines for key in ("error: ", "remedy: ") if line.startswith(key)}
+    if "error: " in said:
+        return VlfleetError(said["error: "], said.get("remedy: ", ""), code)
+    return VlfleetError(f"the fleet ended while it started (exit code {returncode})", f"{log} may say why", code)

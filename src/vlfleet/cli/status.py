@@ -1,0 +1,105 @@
+"""`vlfleet status`: what runs, and how it does."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from vlfleet.cli.options import AsJson, Name, named, note
+from vlfleet.errors import ExitCode
+
+if TYPE_CHECKING:
+    from vlfleet.fleet.local import LocalFleet
+    from vlfleet.fleet.replica import Replica
+
+_HEADER = ("REPLICA", "PHASE", "PID", "PORT", "UP", "RESTARTS", "IN FLIGHT", "SERVED", "LAST ERROR")
+
+
+def status(name: Name = "default", as_json: AsJson = False) -> None:
+    """Show a fleet. Exit code 0: it serves; 4: no replica is ready; 1: there is no fleet."""
+    from vlfleet.fleet.local import find
+
+    fleet = find(name, note)
+    if fleet is None:
+        if as_json:
+            _print_json({"fleet": name, "status": "none", "ready": 0, "replicas": []})
+        note(f"no fleet {name!r} is running; start one with `vlfleet up{named(name)}`")
+        raise typer.Exit(ExitCode.FAILED)
+    facts = describe(fleet)
+    if as_json:
+        _print_json(facts)
+    else:
+        print(table(facts))
+    if not fleet.supervised:
+        note(f"its supervisor was killed: `vlfleet up{named(name)}` takes the replicas over, `vlfleet down` ends them")
+    raise typer.Exit(ExitCode.DONE if facts["ready"] else ExitCode.UNHEALTHY)
+
+
+def describe(fleet: LocalFleet) -> dict[str, Any]:
+    """Everything that may be shown: no key is among it."""
+    state, spec = fleet.state, fleet.state.spec
+    replicas = [_replica(replica) for replica in state.replicas]
+    ready = sum(replica["phase"] == "ready" for replica in replicas) if fleet.supervised else 0
+    return {
+        "fleet": spec.name,
+        "status": state.status if fleet.supervised else "abandoned",
+        "url": f"{spec.url}/v1",
+        "model": str(spec.model),
+        "served_model_name": spec.served_model_name,
+        "engine": spec.engine,
+        "threads": spec.threads,
+        "supervisor_pid": state.supervisor.pid if fleet.supervised else None,
+        "started_at": state.started_at,
+        "ready": ready,
+        "replicas": replicas,
+    }
+
+
+def _replica(replica: Replica) -> dict[str, Any]:
+    return {
+        "name": replica.name,
+        "phase": replica.phase.value,
+        "detail": replica.detail,
+        "pid": replica.pid or None,
+        "port": replica.port or None,
+        "started_at": replica.started_at,
+        "up_seconds": round(time.time() - replica.ready_at, 1) if replica.phase == "ready" else None,
+        "restarts": replica.restarts,
+        "in_flight": replica.in_flight,
+        "served": replica.served,
+        "error": replica.error,
+    }
+
+
+def table(facts: dict[str, Any]) -> str:
+    """For a person; the columns are as wide as what is in them, and nothing is coloured."""
+    rows = [_HEADER] + [_row(replica) for replica in facts["replicas"]]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER) - 1)]
+    lines = ["  ".join([*map(str.ljust, row, widths), row[-1]]).rstrip() for row in rows]
+    head = f"{facts['served_model_name']}  {facts['url']}  {facts['status']}, {facts['ready']} ready"
+    return "\n".join([head, "", *lines])
+
+
+def _row(replica: dict[str, Any]) -> tuple[str, ...]:
+    phase = f"{replica['phase']}: {replica['detail']}" if replica["detail"] else replica["phase"]
+    numbers = (replica["restarts"], replica["in_flight"], replica["served"])
+    texts = (replica["pid"] or "-", replica["port"] or "-", _duration(replica["up_seconds"]), *numbers)
+    return (replica["name"], phase, *map(str, texts), replica["error"] or "-")
+
+
+def _duration(seconds: float | None) -> str:
+    """42 s, 5 min, 3.2 h, 2.5 d."""
+    if seconds is None:
+        return "-"
+    for limit, unit, name, digits in ((100, 1, "s", 0), (6000, 60, "min", 0), (172_800, 3600, "h", 1)):
+        if seconds < limit:
+            return f"{seconds / unit:.{digits}f} {name}"
+    return f"{seconds / 86_400:.1f} d"
+
+
+def _print_json(facts: dict[str, Any]) -> None:
+    import json
+
+    print(json.dumps(facts, indent=2))
