@@ -92,7 +92,7 @@ def fleet(setting: Setting) -> Iterator[tuple[str, float]]:
 async def ask(session: aiohttp.ClientSession, url: str, data: bytes) -> float:
     began = time.monotonic()
     headers = {"Content-Type": "application/json"}
-    async with session.post(f"{url}/v1/chat/completions", data=data, headers=headers) as response:
+    async with session.post(f"{url}/chat/completions", data=data, headers=headers) as response:
         answer = await response.json()
         if response.status != 200 or answer["usage"]["completion_tokens"] != TOKENS:
             raise RuntimeError(f"not an answer of {TOKENS} tokens: {answer}")

@@ -23,6 +23,9 @@ class FakeEngine:
     def __init__(self, *options: str) -> None:
         self.options = options
 
+    def check(self, spec: EngineSpec, replicas: int) -> None:
+        """A fake fits everywhere."""
+
     def launch(self, spec: EngineSpec, port: int, api_key: str) -> Launch:
         argv = (sys.executable, "-u", "-m", "tests.fakes.engine", "--port", str(port))
         named = ("--served-model-name", spec.served_model_name)

@@ -43,6 +43,10 @@ class Engine(Protocol):
 
     name: str
 
+    def check(self, spec: EngineSpec, replicas: int) -> None:
+        """Before anything starts: raises VlfleetError if the options are wrong, or `replicas` cannot fit here."""
+        ...
+
     def launch(self, spec: EngineSpec, port: int, api_key: str) -> Launch:
         """The command and environment of one replica on 127.0.0.1:`port` that accepts only `api_key`."""
         ...

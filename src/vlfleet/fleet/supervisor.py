@@ -52,6 +52,8 @@ class Supervisor:
         """Takes over what still runs of this fleet, starts the rest, and returns at once."""
         self._session = open_session()
         running = await self._take_over()
+        if missing := len(self.replicas) - len(running):
+            self._engine.check(self.spec.engine_spec, missing)
         for replica in self.replicas:
             life = ReplicaLife(
                 replica, self.spec.engine_spec, self._engine, self._folder, self._timing, self._session, self._changed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 from vlfleet.engine.launch import EngineSpec, Failure, Launch
 
@@ -15,6 +16,16 @@ class EmbeddedEngine:
     """How the fleet starts an embedded engine and reads its log."""
 
     name = "embedded"
+
+    def check(self, spec: EngineSpec, replicas: int) -> None:
+        from vlfleet.checkpoint import preflight
+        from vlfleet.engine.embedded.args import parse
+        from vlfleet.engine.embedded.fits import check_host_memory, refuse_quantised
+
+        args, info = parse([str(spec.model), *spec.engine_args]), preflight(spec.model)
+        refuse_quantised(info)
+        if not args.device_map and not Path("/dev/nvidiactl").exists():
+            check_host_memory(info, args.dtype, replicas)
 
     def launch(self, spec: EngineSpec, port: int, api_key: str) -> Launch:
         """One thread pool of `spec.threads`: more replicas than cores / threads would only take turns."""

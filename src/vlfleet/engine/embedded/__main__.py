@@ -15,9 +15,8 @@ from vlfleet.errors import ExitCode, VlfleetError
 
 def main(argv: list[str]) -> int:
     """Serve until SIGTERM. Returns the exit code."""
-    args = parse(argv)
     try:
-        return asyncio.run(_serve(args))
+        return asyncio.run(_serve(parse(argv)))
     except VlfleetError as error:
         print(f"ERROR: {error.cause} | {error.remedy}", flush=True)
         return error.exit_code

@@ -7,7 +7,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from vlfleet.engine.embedded.fits import PARAMETER_BYTES
+from vlfleet.errors import ExitCode, VlfleetError
 
 
 @dataclass(frozen=True)
@@ -35,25 +38,55 @@ class EngineArgs:
     """Vision embeddings kept for the next question on the same medium."""
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise VlfleetError(f"the embedded engine: {message}", "see docs/reference/embedded.md", ExitCode.USAGE)
+
+
 def parse(argv: Sequence[str]) -> EngineArgs:
-    """`argv` without the program's name. Ends the process with exit code 2 when it is wrong."""
-    parser = argparse.ArgumentParser(prog="vlfleet.engine.embedded", description=__doc__, allow_abbrev=False)
+    """`argv` without the program's name.
+
+    Raises:
+        VlfleetError: exit code 2, when it is wrong.
+    """
+    parser = _Parser(prog="vlfleet.engine.embedded", description=__doc__, allow_abbrev=False)
     default = EngineArgs(Path())
     add = parser.add_argument
     add("model", type=Path, help="checkpoint folder")
-    add("--port", type=int, default=default.port)
-    add("--served-model-name", default="")
-    add("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
+    add("--port", type=int, default=default.port, help="on 127.0.0.1 (default: %(default)s; vlfleet up chooses it)")
+    add("--served-model-name", default="", help="what clients call it (default: the folder's name)")
+    add(
+        "--dtype", choices=PARAMETER_BYTES, default="auto", help="auto: float32 on a CPU, the checkpoint's own on a GPU"
+    )
     add("--device-map", type=_json_or_text, default=None, help="auto, balanced, sequential, a device, or JSON")
-    add("--max-memory", type=_memory, default=None, help='JSON, as {"0": "20GiB", "cpu": "60GiB"}')
-    add("--attn-implementation", default=default.attn_implementation, help="sdpa, eager, flash_attention_2, ...")
-    add("--max-model-len", type=int, default=default.max_model_len)
-    add("--max-num-seqs", type=int, default=default.max_num_seqs)
-    add("--max-num-batched-tokens", type=int, default=default.max_num_batched_tokens)
-    add("--max-num-queued-reqs", type=int, default=default.max_num_queued_reqs)
-    add("--limit-mm-per-prompt", type=json.loads, default={}, help='JSON, as {"image": 8, "video": 64 frames}')
-    add("--kv-cache-memory-bytes", type=_size, default=default.kv_cache_memory_bytes)
-    add("--encoder-cache-bytes", type=_size, default=default.encoder_cache_bytes)
+    add("--max-memory", type=_memory, default=None, help='with --device-map; JSON, as {"0": "20GiB", "cpu": "60GiB"}')
+    add("--attn-implementation", default=default.attn_implementation, help="sdpa (default), eager, flash_attention_2")
+    add(
+        "--max-model-len",
+        type=_positive,
+        default=0,
+        help="tokens of prompt and answer (default: the model's, <= 32768)",
+    )
+    add("--max-num-seqs", type=_positive, default=default.max_num_seqs, help="decoded together (default: %(default)s)")
+    add("--max-num-batched-tokens", type=_positive, default=default.max_num_batched_tokens,
+        help="prompt tokens read between two decoding steps (default: %(default)s)")  # fmt: skip
+    add("--max-num-queued-reqs", type=_positive, default=default.max_num_queued_reqs,
+        help="more that wait are refused with 503 (default: %(default)s)")  # fmt: skip
+    add(
+        "--limit-mm-per-prompt",
+        type=_limits,
+        default={},
+        help='JSON: images, and frames of a video; {"image": 8, "video": 64}',
+    )
+    add(
+        "--kv-cache-memory-bytes",
+        type=_size,
+        default=0,
+        help="as 4G (default: what max-num-seqs answers need, if free)",
+    )
+    add(
+        "--encoder-cache-bytes", type=_size, default=default.encoder_cache_bytes, help="as 256M, vision embeddings kept"
+    )
     options = vars(parser.parse_args(argv))
     limits = options.pop("limit_mm_per_prompt")
     options["images_per_prompt"] = int(limits.get("image", default.images_per_prompt))
@@ -65,8 +98,19 @@ def _json_or_text(text: str) -> Any:
     return json.loads(text) if text.startswith("{") else text
 
 
+def _limits(text: str) -> dict[str, int]:
+    return {str(kind): _positive(str(most)) for kind, most in dict(json.loads(text)).items()}
+
+
 def _memory(text: str) -> dict[int | str, str]:
-    return {int(key) if key.isdigit() else key: str(value) for key, value in json.loads(text).items()}
+    return {int(key) if key.isdigit() else key: str(value) for key, value in dict(json.loads(text)).items()}
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def _size(text: str) -> int:

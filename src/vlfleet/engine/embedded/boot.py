@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlfleet.checkpoint import CheckpointInfo, preflight
 from vlfleet.engine.embedded.args import EngineArgs
+from vlfleet.engine.embedded.fits import check_host_memory, refuse_quantised
 from vlfleet.errors import ExitCode, VlfleetError
 
 if TYPE_CHECKING:
@@ -38,24 +39,21 @@ def boot(args: EngineArgs) -> Service:
         VlfleetError: the checkpoint is broken, or there is no memory for it.
     """
     info = preflight(args.model)
-    if info.quantization:
-        cause = f"{info.path.name} is quantised ({info.quantization})"
-        raise VlfleetError(cause, "serve it with vLLM, or give the checkpoint in bf16", ExitCode.DOES_NOT_FIT)
+    refuse_quantised(info)
     phase("import")
     import torch
 
     from vlfleet.engine.embedded.encoder_cache import EncoderCache
     from vlfleet.engine.embedded.metrics import Metrics
-    from vlfleet.engine.embedded.model import Model, choose_dtype, weight_bytes
+    from vlfleet.engine.embedded.model import Model
     from vlfleet.engine.embedded.prompt import PromptBuilder
     from vlfleet.engine.embedded.scheduler import Limits, Scheduler
     from vlfleet.engine.embedded.server import Service
 
     threads = int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    on_cpu = not torch.cuda.is_available() and not args.device_map
-    if on_cpu:
-        _check_memory(info, weight_bytes(info, choose_dtype(info, args.dtype)), args.dtype)
+    if not torch.cuda.is_available() and not args.device_map:
+        check_host_memory(info, args.dtype)
     phase("load")
     model = Model(info, args)
     phase("warm-up")
@@ -108,19 +106,6 @@ def _plan_cache(args: EngineArgs, info: CheckpointInfo, bytes_per_token: int, fr
         )
         raise VlfleetError(cause, f"use --max-model-len {kv_tokens}", ExitCode.DOES_NOT_FIT)
     return _Room(min(longest, kv_tokens), kv_tokens)
-
-
-def _check_memory(info: CheckpointInfo, needed_bytes: int, dtype: str) -> None:
-    """Before loading: does the model fit into what is free now?"""
-    import psutil
-
-    free = psutil.virtual_memory().available
-    if needed_bytes + RESERVE_BYTES > free:
-        cause = (
-            f"{info.path.name} needs {needed_bytes / 2**30:.1f} GiB for its weights, {free / 2**30:.1f} GiB are free"
-        )
-        remedy = "try --dtype bfloat16, which halves it, or fewer replicas" if dtype == "auto" else "use fewer replicas"
-        raise VlfleetError(cause, remedy, ExitCode.DOES_NOT_FIT)
 
 
 def _free_bytes(device: str) -> int:

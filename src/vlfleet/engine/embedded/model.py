@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -156,11 +155,6 @@ def choose_dtype(info: CheckpointInfo, dtype: str) -> torch.dtype:
         return DTYPES[dtype]
     own = {"BF16": torch.bfloat16, "F16": torch.float16}.get(info.dtype, torch.float32)
     return own if torch.cuda.is_available() else torch.float32
-
-
-def weight_bytes(info: CheckpointInfo, dtype: torch.dtype) -> int:
-    """Memory that the weights take once they are loaded as `dtype`."""
-    return math.ceil(info.parameters * dtype.itemsize)
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from vlfleet.checkpoint import CheckpointInfo
 from vlfleet.families import Family, ImageTooThinError, smart_resize
 from vlfleet.media import MediaError, read_header
+from vlfleet.media.header import FORMATS
 
 Pixels = npt.NDArray[np.float32]
 
@@ -120,7 +121,7 @@ def decode(encoded: bytes) -> Image.Image:
     """
     header = read_header(encoded)
     try:
-        with Image.open(io.BytesIO(encoded), formats=[header.format]) as picture:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
             return ImageOps.exif_transpose(picture).convert("RGB")
     except Exception:  # decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError, ... on damaged data
         cause = f"is a damaged or truncated {header.format} of {header.width} x {header.height} pixels"

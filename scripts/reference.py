@@ -1,0 +1,58 @@
+"""Write docs/reference from the code itself; with --check, only say whether it is up to date.
+
+python scripts/reference.py [--check]
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from vlfleet.errors import ExitCode
+
+FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+MEANING = {
+    ExitCode.DONE: "done",
+    ExitCode.FAILED: "the operation failed",
+    ExitCode.USAGE: "wrong usage, or a file that is not what it should be",
+    ExitCode.DOES_NOT_FIT: "does not fit this machine",
+    ExitCode.UNHEALTHY: "no replica is ready, or an answer is wrong",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+
+
+def output(*command: str) -> str:
+    env = {**os.environ, "COLUMNS": "110", "NO_COLOR": "1"}
+    return subprocess.run([sys.executable, *command], env=env, check=True, capture_output=True, text=True).stdout
+
+
+def cli() -> str:
+    """The command line, by Typer's own generator, and the exit codes."""
+    commands = output("-m", "typer", "vlfleet.cli", "utils", "docs", "--name", "vlfleet", "--title", "The command line")
+    codes = "\n".join(f"| {code.value} | {MEANING[code]} |" for code in ExitCode)
+    return f"{commands.rstrip()}\n\n## Exit codes\n\n| code | meaning |\n|---|---|\n{codes}\n"
+
+
+def embedded() -> str:
+    """What may stand after `--` in `vlfleet up --engine embedded`."""
+    usage = output("-m", "vlfleet.engine.embedded", "--help").rstrip()
+    return f"# The embedded engine's options\n\n`vlfleet up MODEL -- OPTIONS` passes them on.\n\n```\n{usage}\n```\n"
+
+
+def main() -> None:
+    stale = []
+    for name, write in {"cli.md": cli, "embedded.md": embedded}.items():
+        file, text = FOLDER / name, write()
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                FOLDER.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8")
+    if stale and "--check" in sys.argv:
+        sys.exit(f"error: docs/reference/{stale[0]} is out of date\nremedy: make format")
+
+
+if __name__ == "__main__":
+    main()
