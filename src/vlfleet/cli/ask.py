@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlfleet.cli.options import AsJson, Name
+
 if TYPE_CHECKING:
     from vlfleet.client import Answer
 
 
 def ask(
-    words: Annotated[
-        list[str], typer.Argument(metavar="[IMAGE]... QUESTION", help="Picture files, then the question.")
-    ],
+    words: Annotated[list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Picture files, then the question.")],
     base_url: Annotated[str, typer.Option(help="A server instead of the local fleet.", metavar="URL")] = "",
     api_key: Annotated[str, typer.Option(envvar="VLFLEET_API_KEY", help="Sent as bearer token.", metavar="KEY")] = "",
-    name: Annotated[str, typer.Option(help="The local fleet to ask.")] = "default",
+    name: Name = "default",
     model: Annotated[str | None, typer.Option(help="When the server serves several.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0.0, max=2.0, help="0 is greedy.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message.", metavar="TEXT")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for the whole answer.")] = 600.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object when the answer is complete.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask about pictures: `vlfleet ask invoice.png "What is the total?"`
 
@@ -33,12 +33,13 @@ def ask(
     """
     from vlfleet.client import user_message
     from vlfleet.errors import ExitCode
+    from vlfleet.fleet import local
 
     *images, question = words
     system_message = [{"role": "system", "content": system}] if system else []
     messages = [*system_message, user_message(question, images)]
     fields = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
-    url = base_url or fleet_url(name)
+    url = base_url or local.base_url(name)
     try:
         answer = asyncio.run(answered(url, api_key, timeout, messages, fields, show=not as_json))
     except KeyboardInterrupt:
@@ -50,28 +51,6 @@ def ask(
         typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
     else:
         show_timing(answer)
-
-
-def fleet_url(name: str) -> str:
-    """Where the gateway of the local fleet `name` listens.
-
-    Raises:
-        VlfleetError: it does not run.
-    """
-    from vlfleet.errors import VlfleetError
-    from vlfleet.fleet.folder import FleetFolder, locked
-    from vlfleet.fleet.state import load
-
-    folder = FleetFolder.of(name)
-    try:
-        state = load(folder) if locked(folder) else None
-    except ValueError:
-        state = None
-    if state is None:
-        option = "" if name == "default" else f" --name {name}"
-        named = "no fleet is running" if name == "default" else f"no fleet named {name} is running"
-        raise VlfleetError(named, f"start one with `vlfleet up{option}`, or name a server with --base-url")
-    return state.spec.url
 
 
 async def answered(

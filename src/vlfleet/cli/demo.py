@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlfleet.cli.options import AsJson
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,26 +19,26 @@ if TYPE_CHECKING:
 def demo(
     replicas: Annotated[int, typer.Option(min=1, max=16, help="Replicas of the demo model.")] = 2,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the gateway; 0 takes a free one.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object at the end.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Bring up a small real model, ask it about three pictures, check the answers, take it down.
 
     Exit code 4 when an answer is wrong. A fleet that runs already is not touched.
     """
-    import asyncio
-
     from rich.console import Console
 
     from vlfleet import demo as bundle
+    from vlfleet.checkpoint import preflight
     from vlfleet.demo import tour
     from vlfleet.fleet.engines import engine_named
     from vlfleet.fleet.folder import FleetFolder
+    from vlfleet.fleet.run import run
     from vlfleet.fleet.spec import FleetSpec, default_threads
 
     tour.check_bundle()
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     spec = FleetSpec(
-        model=bundle.model_path(),
+        model=preflight(bundle.model_path()).path,
         served_model_name=bundle.SERVED_MODEL_NAME,
         name="demo",
         replicas=replicas,
@@ -48,7 +50,7 @@ def demo(
     guide = tour.Tour(lambda ready: show_ready(console, ready), lambda shown: show_answer(console, shown))
     with console.status("loading") if console.is_terminal else NoStatus():
         engine, folder = engine_named(spec.engine), FleetFolder.of(spec.name)
-        code = asyncio.run(tour.run(guide, spec, engine, folder, lambda line: None))
+        code = run(tour.run(guide, spec, engine, folder, lambda line: None))
     show_end(console, guide.shown, len(guide.questions))
     if as_json:
         import orjson
