@@ -7,6 +7,7 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vlfleet.errors import VlfleetError
 
@@ -57,7 +58,7 @@ def read_header(file: Path) -> list[Tensor]:
         raise VlfleetError(
             f"{file.name} cannot be read: {error.strerror}", "check the path and its permissions"
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise VlfleetError(f"the header of {file.name} is damaged: {error}", again) from None
     end = max((tensor.end for tensor in tensors), default=8 + length)
     if end != size:
@@ -66,12 +67,18 @@ def read_header(file: Path) -> list[Tensor]:
     return sorted(tensors, key=lambda tensor: tensor.start)
 
 
-def _tensor(file: Path, data_at: int, name: str, entry: dict[str, object]) -> Tensor:
+def _tensor(file: Path, data_at: int, name: str, entry: dict[str, Any]) -> Tensor:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not (isinstance(dtype, str) and isinstance(shape, list) and isinstance(offsets, list)):
-        raise ValueError(f"tensor {name} is described wrongly")
+    if not (isinstance(dtype, str) and _are_sizes(shape) and _are_sizes(offsets)):
+        raise ValueError(f"tensor {name!r} is described wrongly")
     start, end = offsets
+    if start > end:
+        raise ValueError(f"tensor {name!r} ends before it starts")
     tensor = Tensor(name, dtype, tuple(shape), file, data_at + start, data_at + end)
     if dtype in BITS and (tensor.elements * BITS[dtype] + 7) // 8 != end - start:
-        raise ValueError(f"tensor {name} of {dtype} {shape} does not fill its {end - start} bytes")
+        raise ValueError(f"tensor {name!r} of {dtype} {shape} does not fill its {end - start} bytes")
     return tensor
+
+
+def _are_sizes(values: object) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)

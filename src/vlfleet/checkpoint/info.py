@@ -14,6 +14,7 @@ from vlfleet.checkpoint.locate import locate
 from vlfleet.errors import VlfleetError
 from vlfleet.families import Family, family_of
 
+_TAKE = "take {} from the model's page on the hub"
 _LAYER = re.compile(r"(?:^|\.)(layers|blocks)\.(\d+)\.")
 
 
@@ -48,8 +49,7 @@ def preflight(model: str | Path) -> CheckpointInfo:
         VlfleetError: it is not there, not a Qwen-VL checkpoint, or a file of it is missing or truncated.
     """
     path = locate(model)
-    config = _config(path)
-    family = family_of(str(config.get("model_type")))
+    config, family = _config(path)
     tensors = [tensor for shard in _shards(path) for tensor in read_header(shard)]
     _check_layers(path, config, tensors)
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
@@ -66,7 +66,7 @@ def preflight(model: str | Path) -> CheckpointInfo:
         parameters=parameters.total(),
         bytes=sum(tensor.end - tensor.start for tensor in tensors),
         dtype=max(parameters, key=lambda dtype: parameters[dtype] * BITS.get(dtype, 8)),
-        quantization=str((config.get("quantization_config") or {}).get("quant_method", "")),
+        quantization=str(_part(config, "quantization_config", "config.json").get("quant_method", "")),
         min_pixels=min_pixels,
         max_pixels=max_pixels,
     )
@@ -77,20 +77,37 @@ def _json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError:
         raise VlfleetError(f"{file.parent.name} has no {file.name}", "give the folder of a whole checkpoint") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VlfleetError(f"{file.name} is not JSON: {error}", f"download {file.name} again") from None
     if not isinstance(content, dict):
         raise VlfleetError(f"{file.name} is not a JSON object", f"download {file.name} again")
     return content
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _config(path: Path) -> tuple[dict[str, Any], Family]:
     config = _json(path / "config.json")
-    config = {**config.get("text_config", {}), **config} if "text_config" in config else config
+    config = {**_part(config, "text_config", "config.json"), **config}
+    family = family_of(str(config.get("model_type")))
     for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "vision_config"):
-        if key not in config and config.get("model_type") in ("qwen2_vl", "qwen2_5_vl"):
-            raise VlfleetError(f"config.json lacks {key}", "take config.json from the model's page on the hub")
-    return config
+        if key not in config:
+            raise VlfleetError(f"config.json lacks {key}", _TAKE.format("config.json"))
+        if key != "vision_config":
+            _size(config[key], key, "config.json")
+    return config, family
+
+
+def _part(config: dict[str, Any], key: str, file: str) -> dict[str, Any]:
+    """An object in a JSON file; empty when it is absent or null."""
+    part = config.get(key) or {}
+    if not isinstance(part, dict):
+        raise VlfleetError(f"{key} in {file} is no object", _TAKE.format(file))
+    return part
+
+
+def _size(value: object, key: str, file: str) -> int:
+    if type(value) is not int or value < 1:
+        raise VlfleetError(f"{key} in {file} is {value!r:.50}, no positive whole number", _TAKE.format(file))
+    return value
 
 
 def _shards(path: Path) -> list[Path]:
@@ -100,7 +117,9 @@ def _shards(path: Path) -> list[Path]:
         if not shards:
             raise VlfleetError(f"{path.name} holds no safetensors file", "give the folder of a whole checkpoint")
         return shards
-    names = sorted(set(_json(index).get("weight_map", {}).values()))
+    names = sorted({str(name) for name in _part(_json(index), "weight_map", index.name).values()})
+    if not names:
+        raise VlfleetError(f"{index.name} lists no shard", _TAKE.format(index.name))
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -114,20 +133,28 @@ def _check_layers(path: Path, config: dict[str, Any], tensors: list[Tensor]) -> 
     for tensor in tensors:
         if match := _LAYER.search(tensor.name):
             found[match[1]].add(int(match[2]))
-    vision = config["vision_config"]
+    vision = _part(config, "vision_config", "config.json")
     for kind, tower, count in (
         ("layers", "language model", int(config["num_hidden_layers"])),
-        ("blocks", "vision tower", int(vision.get("depth", 32))),
+        ("blocks", "vision tower", _size(vision.get("depth", 32), "depth", "config.json")),
     ):
-        if missing := sorted(set(range(count)) - found[kind]):
-            cause = f"{path.name} lacks layer {missing[0]} of the {tower} ({len(missing)} of {count} missing)"
+        present = sum(number < count for number in found[kind])
+        if present < count:
+            first = next(number for number in range(count) if number not in found[kind])
+            cause = f"{path.name} lacks layer {first} of the {tower} ({count - present:,} of {count:,} missing)"
             raise VlfleetError(cause, "download the missing shard")
 
 
 def _pixel_limits(path: Path, family: Family) -> tuple[int, int]:
     """As transformers reads them: `min_pixels`/`max_pixels` win over `size`; absent keys mean the class default."""
-    processor = _json(path / "preprocessor_config.json")
-    size = processor.get("size") or {}
-    least = processor.get("min_pixels", size.get("shortest_edge", size.get("min_pixels", family.min_pixels)))
-    most = processor.get("max_pixels", size.get("longest_edge", size.get("max_pixels", 1280 * 28 * 28)))
-    return int(least), int(most)
+    name = "preprocessor_config.json"
+    processor = _json(path / name)
+    size = _part(processor, "size", name) or {"shortest_edge": family.min_pixels, "longest_edge": 1280 * 28 * 28}
+    limits = []
+    for key, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        value = processor.get(key)
+        limits.append(_size(size.get(edge, size.get(key)) if value is None else value, key, name))
+    least, most = limits
+    if least > most:
+        raise VlfleetError(f"min_pixels in {name} is more than max_pixels", _TAKE.format(name))
+    return least, most

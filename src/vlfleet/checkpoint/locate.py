@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -34,10 +35,8 @@ def _from_hub(name: str) -> Path:
         remedy = "give a folder, or pip install 'vlfleet[embedded]' to download from the hub"
         raise VlfleetError(f"{name} is no folder here", remedy, ExitCode.USAGE) from None
     try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
-    try:
+        with contextlib.suppress(LocalEntryNotFoundError):
+            return Path(snapshot_download(name, local_files_only=True))
         return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.pth", "original/*"]))
     except Exception as error:  # the hub client raises its own, requests' and OS errors; each is one line for a person
         cause = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -26,7 +26,8 @@ def mrope_positions(spans: Iterable[Span], tokens_per_second: float = 1.0) -> tu
 
     Text advances all three together. A medium starts where the text before it ended, spreads over its grid, and the
     text after it goes on behind the largest position used (Qwen2-VL, arXiv 2409.12191, section 2.1; vLLM's
-    `get_mrope_input_positions`). Qwen2.5-VL spaces the frames of a video by `tokens_per_second` x seconds.
+    `get_mrope_input_positions`). Qwen2.5-VL spaces the frames of a video by `tokens_per_second` x seconds; where
+    either is 0, as for Qwen2-VL, they advance by 1.
     """
     time: list[int] = []
     height: list[int] = []
@@ -43,7 +44,7 @@ def mrope_positions(spans: Iterable[Span], tokens_per_second: float = 1.0) -> tu
         frames, rows, columns = span.grid
         if frames * rows * columns != span.tokens:
             raise ValueError(f"{span.tokens} tokens cannot fill a grid of {span.grid}")
-        step = tokens_per_second * span.seconds_per_grid if span.seconds_per_grid else 1.0
+        step = tokens_per_second * span.seconds_per_grid or 1.0
         last = 0
         for frame in range(frames):
             last = int(frame * step)

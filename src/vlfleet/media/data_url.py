@@ -17,10 +17,11 @@ def decode_data_url(url: str) -> bytes:
         MediaError: another kind of URL, or not base64.
     """
     head, comma, body = url.partition(",")
+    shown, head = head, head.lower()
     if not head.startswith("data:"):
         raise MediaError(f"is a URL ({url[:32]!r}...) that is not fetched", _REMEDY)
-    if not comma or not head.endswith(";base64") or not head.startswith("data:image/"):
-        raise MediaError(f"is no base64 image ({head[:48]!r})", _REMEDY)
+    if not comma or not head.endswith(";base64") or not head.startswith(("data:image/", "data:image;")):
+        raise MediaError(f"is no base64 image ({shown[:48]!r})", _REMEDY)
     try:
         return base64.b64decode(body, validate=True)
     except (binascii.Error, ValueError):

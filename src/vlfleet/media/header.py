@@ -55,7 +55,8 @@ def read_header(data: bytes, limits: MediaLimits = MediaLimits()) -> Header:
         raise MediaError(cause, f"send at most {limits.encoded_bytes >> 20} MiB, or a smaller picture")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            header = Header(str(picture.format), *picture.size)
+            # a phone's JPEG with a second picture behind the first (MPO) is read as the JPEG that it starts with
+            header = Header("JPEG" if picture.format == "MPO" else str(picture.format), *picture.size)
     except Exception:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ... on damaged headers
         raise MediaError(
             "is not a picture that can be read", f"send {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
