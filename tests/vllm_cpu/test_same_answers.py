@@ -87,7 +87,7 @@ def ask(url: str, content: list[dict[str, Any]]) -> dict[str, Any]:
 
 def test_the_bundled_questions(engines: tuple[str, str]) -> None:
     for question in demo.QUESTIONS:
-        content = [picture(question.image), {"type": "text", "text": question.text}]
+        content = [picture(demo.image_path(question.picture)), {"type": "text", "text": question.text}]
         ours, theirs = (ask(url, content) for url in reversed(engines))
         assert ours["choices"][0]["message"]["content"] == theirs["choices"][0]["message"]["content"]
         assert ours["usage"] == {key: theirs["usage"][key] for key in ours["usage"]}
@@ -96,7 +96,7 @@ def test_the_bundled_questions(engines: tuple[str, str]) -> None:
 @pytest.mark.parametrize("text", ["What number is shown?", "Describe the image.", "Read all the text in the image."])
 def test_each_picture_with_other_questions(engines: tuple[str, str], text: str) -> None:
     for question in demo.QUESTIONS:
-        content = [picture(question.image), {"type": "text", "text": text}]
+        content = [picture(demo.image_path(question.picture)), {"type": "text", "text": text}]
         ours, theirs = (ask(url, content)["choices"][0] for url in reversed(engines))
         assert (ours["message"]["content"], ours["finish_reason"]) == (
             theirs["message"]["content"],
@@ -105,8 +105,11 @@ def test_each_picture_with_other_questions(engines: tuple[str, str], text: str) 
 
 
 def test_two_pictures_and_text_alone(engines: tuple[str, str]) -> None:
-    both = [picture(question.image) for question in demo.QUESTIONS[:2]]
-    for content in ([*both, {"type": "text", "text": "What does the second image show?"}], [{"type": "text", "text": "Hello"}]):
+    both = [picture(demo.image_path(question.picture)) for question in demo.QUESTIONS[:2]]
+    for content in (
+        [*both, {"type": "text", "text": "What does the second image show?"}],
+        [{"type": "text", "text": "Hello"}],
+    ):
         ours, theirs = (ask(url, content) for url in reversed(engines))
         assert ours["choices"][0]["message"]["content"] == theirs["choices"][0]["message"]["content"]
         assert ours["usage"]["prompt_tokens"] == theirs["usage"]["prompt_tokens"]
