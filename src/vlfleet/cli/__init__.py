@@ -60,7 +60,7 @@ def version() -> None:
 
 
 def main() -> None:
-    """Runs one command. What goes wrong is told as cause and remedy, never as a traceback; the exit code says its kind."""
+    """Runs one command. What goes wrong is told as cause and remedy, without a traceback; the exit code is its kind."""
     try:
         app(prog_name="vlfleet")
     except VlfleetError as error:

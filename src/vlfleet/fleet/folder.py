@@ -110,7 +110,7 @@ def locked(folder: FleetFolder) -> bool:
     """Whether a supervisor of this fleet lives."""
     try:
         file = os.open(folder.lock, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

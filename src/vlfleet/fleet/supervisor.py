@@ -49,11 +49,15 @@ class Supervisor:
         self._state = FleetState(spec, me, time.time(), replicas=self.replicas)
 
     async def start(self) -> None:
-        """Takes over what still runs of this fleet, starts the rest, and returns at once."""
+        """Takes over what still runs of this fleet, starts the rest, and returns at once.
+
+        Raises:
+            VlfleetError: the engine says beforehand that its options are wrong, or that the replicas cannot fit.
+        """
         self._session = open_session()
         running = await self._take_over()
-        if missing := len(self.replicas) - len(running):
-            self._engine.check(self.spec.engine_spec, missing)
+        if not running:  # else some serve: one that does not fit beside them fails alone
+            self._engine.check(self.spec.engine_spec, len(self.replicas))
         for replica in self.replicas:
             life = ReplicaLife(
                 replica, self.spec.engine_spec, self._engine, self._folder, self._timing, self._session, self._changed
