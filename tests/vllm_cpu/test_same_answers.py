@@ -1,4 +1,4 @@
-"""The bundled model says the same in the real vLLM, on the CPU, as in the embedded engine: token for token, in float32."""
+"""The bundled model says the same in the real vLLM, on the CPU, as in the embedded engine, token for token."""
 
 from __future__ import annotations
 
