@@ -22,8 +22,8 @@ QUESTIONS = (
     Question(
         "invoice.png",
         "Extract the invoice number, date and total as JSON.",
-        Fields({"invoice_number": "", "date": "", "total": ""}),
+        Fields({"invoice_number": "INV-2041", "date": "2026-11-21", "total": "225.50"}),
     ),
-    Question("shapes.png", "How many shapes are there?", Number(0)),
-    Question("word.png", "Read the word and give its bounding box as JSON.", WordAt("", (0, 0, 1, 1))),
+    Question("shapes.png", "How many shapes are there?", Number(7)),
+    Question("word.png", "Read the word and give its bounding box as JSON.", WordAt("lantern", (78, 92, 256, 127))),
 )
