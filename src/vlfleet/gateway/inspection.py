@@ -60,7 +60,7 @@ def inspect(body: bytes | bytearray, served_model_name: str, *, chat: bool) -> A
     else:
         check_prompt(prompt)
         pictures, visual_tokens = 0, 0
-    refuse_special_tokens(body, request, chat=chat)
+    refuse_special_tokens(request, chat=chat)
     work = characters / CHARACTERS_PER_TOKEN + visual_tokens + answer_tokens(request)
     return Ask(stream=bool(request.get("stream")), pictures=pictures, work=work)
 

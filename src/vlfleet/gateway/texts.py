@@ -10,9 +10,6 @@ from vlfleet.gateway.errors import bad_request
 
 NOT_PROMPT = frozenset({"stop", "bad_words"})
 """Fields that name tokens without putting them into the prompt; `stop: ["<|im_end|>"]` is common."""
-MARKS = (b"<|", rb"\u003", rb"\u007")
-"""One of these is in every body with a special token: `<|` as it is, or one of the two escaped. Looking for them in
-2 MB takes less than 0.1 ms, looking through all the strings more."""
 MAX_VALUES = 1 << 18
 """Values in one field, token ids mostly: eight prompts of 32768. More would hold up every other request."""
 VISION_TOKENS = tuple(token for token in SPECIAL_TOKENS if "vision" in token or "_pad" in token)
@@ -32,7 +29,7 @@ def text_characters(prompt: Any) -> int:
     return count
 
 
-def refuse_special_tokens(body: bytes | bytearray, request: dict[str, Any], *, chat: bool) -> None:
+def refuse_special_tokens(request: dict[str, Any], *, chat: bool) -> None:
     """A literal `<|image_pad|>` ends the engine core of vLLM (issues 15764, 15185), others forge turns of the chat.
 
     A completion's prompt is written by hand, chat markers included, so there only the vision tokens are refused.
@@ -46,15 +43,13 @@ def refuse_special_tokens(body: bytes | bytearray, request: dict[str, Any], *, c
                 raise bad_request(path, f"{path} is the vision token {value}", "use chat/completions for pictures")
     if chat:
         refuse_split_tokens(request["messages"])
-    if not any(mark in body for mark in MARKS):
-        return
     find = find_special_token if chat else find_vision_token
     for name, field in request.items():
         if name in NOT_PROMPT:
             continue
         for path, value in strings_and_ids(field, name):
-            token = find(value) if isinstance(value, str) else None
-            if token:
+            # Looking for one character is 20 times as fast as looking for two, and base64 has no "<".
+            if isinstance(value, str) and "<" in value and (token := find(value)):
                 raise bad_request(path, f"{path} holds the special token {token}", REMEDY, "special_token")
 
 
