@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import struct
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vlfleet.demo import model_path
 from vlfleet.engine.launch import Engine, EngineSpec, Failure, Launch
 from vlfleet.fleet.folder import FleetFolder, Lock
 from vlfleet.fleet.processes import EngineProcess, engine_of, kill_marked, marked, spawn
@@ -78,16 +77,11 @@ def make_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fle
     assert not left
 
 
-def bare_checkpoint(folder: Path) -> Path:
-    """The smallest folder that `preflight` lets pass; no engine but a fake one could load it."""
+def linked_checkpoint(folder: Path) -> Path:
+    """A checkpoint that passes every check before a start: links to the demo model's files."""
     folder.mkdir(parents=True)
-    shape = {"hidden_size": 8, "num_hidden_layers": 0, "num_attention_heads": 1, "max_position_embeddings": 64}
-    config = {"model_type": "qwen2_5_vl", **shape, "vision_config": {"depth": 0}}
-    (folder / "config.json").write_text(json.dumps(config))
-    header = json.dumps({"lm_head.weight": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0\0")
-    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
-        (folder / name).write_text("{}")
+    for file in model_path().iterdir():
+        (folder / file.name).symlink_to(file)
     return folder
 
 

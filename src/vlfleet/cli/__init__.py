@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
 from vlfleet import __version__
-from vlfleet.cli import down, logs, status, up
+from vlfleet.cli import ask, demo, down, logs, status, up
 from vlfleet.errors import ExitCode, VlfleetError
 
 app = typer.Typer(
@@ -43,14 +42,8 @@ app.command(cls=up.UpCommand)(up.up)
 app.command()(down.down)
 app.command()(status.status)
 app.command()(logs.logs)
-if find_spec("vlfleet.cli.ask"):
-    from vlfleet.cli.ask import ask
-
-    app.command()(ask)
-if find_spec("vlfleet.cli.demo"):
-    from vlfleet.cli.demo import demo
-
-    app.command()(demo)
+app.command()(ask.ask)
+app.command()(demo.demo)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -12,8 +13,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def note(line: str) -> None:
-    """Progress and warnings go to stderr: stdout is for data."""
-    print(line, file=sys.stderr, flush=True)
+    """Progress and warnings go to stderr: stdout is for data. A terminal that was closed stops nothing."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def named(name: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from vlfleet.cli.options import note
 from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.logs import last_line
 from vlfleet.fleet.replica import Phase, Replica
@@ -90,7 +91,7 @@ class Progress:
         if self._live is None:
             last = f"  {last_line(self._folder.log(replica.name))}" if again else ""
             line = f"{replica.name}  {describe(replica, now)}  {elapsed(replica, now)}{last}"
-            print(line.rstrip(), file=sys.stderr, flush=True)
+            note(line.rstrip())
 
     def _table(self, replicas: Sequence[Replica], now: float) -> Table:
         from rich.table import Table
