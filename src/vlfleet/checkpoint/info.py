@@ -14,6 +14,10 @@ from vlfleet.checkpoint.locate import locate
 from vlfleet.errors import VlfleetError
 from vlfleet.families import Family, family_of
 
+REQUIRED = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "vocab_size",
+    "image_token_id", "video_token_id", "vision_config",
+)  # fmt: skip
 _TAKE = "take {} from the model's page on the hub"
 _LAYER = re.compile(r"(?:^|\.)(layers|blocks)\.(\d+)\.")
 
@@ -88,7 +92,7 @@ def _config(path: Path) -> tuple[dict[str, Any], Family]:
     config = _json(path / "config.json")
     config = {**_part(config, "text_config", "config.json"), **config}
     family = family_of(str(config.get("model_type")))
-    for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "vision_config"):
+    for key in REQUIRED:
         if key not in config:
             raise VlfleetError(f"config.json lacks {key}", _TAKE.format("config.json"))
         if key != "vision_config":

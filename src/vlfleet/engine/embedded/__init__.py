@@ -9,7 +9,7 @@ from pathlib import Path
 from vlfleet.engine.launch import EngineSpec, Failure, Launch
 
 _PHASE = re.compile(r"^phase: (\S+)")
-_ERROR = re.compile(r"^ERROR: (.*?) \| (.*)$")
+_ERROR = re.compile(r"^ERROR: (.*) \| (.*)$")
 
 
 class EmbeddedEngine:
@@ -50,7 +50,7 @@ class EmbeddedEngine:
         """What the engine itself explained, else the last line of a traceback."""
         for line in lines:
             if match := _ERROR.match(line):
-                return Failure(match[1], match[2], retry="port" in match[1])
+                return Failure(match[1], match[2], retry=match[1].startswith("port "))
         if any(line.startswith("Traceback") for line in lines):
             last = next((line for line in reversed(lines) if re.match(r"^[\w.]+(Error|Exception)\b", line)), "")
             return Failure(last or "the engine crashed", "see `vlfleet logs`")

@@ -12,13 +12,17 @@ from vlfleet.engine.embedded.args import EngineArgs, parse
 from vlfleet.engine.embedded.boot import boot, phase
 from vlfleet.errors import ExitCode, VlfleetError
 
+SHUTDOWN_SECONDS = 1.0
+"""For clients to take what was written; one that does not read is cut off."""
+
 
 def main(argv: list[str]) -> int:
     """Serve until SIGTERM. Returns the exit code."""
     try:
         return asyncio.run(_serve(parse(argv)))
     except VlfleetError as error:
-        print(f"ERROR: {error.cause} | {error.remedy}", flush=True)
+        cause = " ".join(error.cause.split())
+        print(f"ERROR: {cause} | {error.remedy}", flush=True)
         return error.exit_code
 
 
@@ -37,13 +41,21 @@ async def _serve(args: EngineArgs) -> int:
 
     from vlfleet.engine.embedded.server import build_app
 
-    runner = web.AppRunner(build_app(service), handler_cancellation=True, access_log=None)
+    runner = web.AppRunner(
+        build_app(service), handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS
+    )
     await runner.setup()
-    await web.SockSite(runner, listener, backlog=1024).start()
+    try:
+        await web.SockSite(runner, listener, backlog=1024).start()
+    except OSError as error:  # another process bound it too, and listened first
+        raise _port_error(args.port, error) from None
     phase("ready")
     await stop.wait()
     await asyncio.to_thread(service.scheduler.close)
+    service.pool.shutdown(wait=False, cancel_futures=True)
     await runner.cleanup()
+    if service.scheduler.alive:
+        os._exit(ExitCode.DONE)  # it is inside a long prompt, and torch does not let the interpreter end around it
     return ExitCode.DONE
 
 
@@ -53,9 +65,15 @@ def _bind(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+    except OverflowError:
+        raise VlfleetError(f"port {port} does not exist", "choose one from 1 to 65535", ExitCode.USAGE) from None
     except OSError as error:
-        raise VlfleetError(f"port {port} cannot be used: {error.strerror}", "choose another port") from None
+        raise _port_error(port, error) from None
     return listener
+
+
+def _port_error(port: int, error: OSError) -> VlfleetError:
+    return VlfleetError(f"port {port} cannot be used: {error.strerror}", "choose another port")
 
 
 if __name__ == "__main__":

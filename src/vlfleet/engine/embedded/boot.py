@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "VLFLEET_ENGINE_KEY"
 MAX_MODEL_LEN = 32_768
 """When --max-model-len is not given: Qwen2.5-VL's own 128,000 would promise more than this engine's speed can keep."""
+MIN_MODEL_LEN = 64
+"""Below it not even a thumbnail and a word fit."""
 RESERVE_BYTES = 1 << 30
 """Left to the libraries, activations of one picture, and the rest of the machine."""
 
@@ -99,6 +101,10 @@ def _plan_cache(args: EngineArgs, info: CheckpointInfo, bytes_per_token: int, fr
         raise VlfleetError(cause, f"use at most {info.max_model_len}", ExitCode.USAGE)
     budget = args.kv_cache_memory_bytes or min(free_bytes // 2, args.max_num_seqs * longest * bytes_per_token)
     kv_tokens = budget // bytes_per_token
+    if kv_tokens < MIN_MODEL_LEN:
+        cause = f"{budget / 2**20:,.0f} MiB are left for the key-value cache, which holds {kv_tokens} tokens there"
+        remedy = "free memory, or raise --kv-cache-memory-bytes"
+        raise VlfleetError(cause, remedy, ExitCode.DOES_NOT_FIT)
     if args.max_model_len and kv_tokens < longest:
         needed = longest * bytes_per_token / 2**30
         cause = (
@@ -119,7 +125,7 @@ def _free_bytes(device: str) -> int:
 
 def _generation_config(info: CheckpointInfo) -> dict[str, Any]:
     file = info.path / "generation_config.json"
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, TypeError):
         return dict(json.loads(file.read_text(encoding="utf-8")))
     return {}
 
@@ -127,13 +133,14 @@ def _generation_config(info: CheckpointInfo) -> dict[str, Any]:
 def _sampling_defaults(generation: dict[str, Any]) -> dict[str, Any]:
     """What a request leaves open, from generation_config.json, as vLLM reads it; do_sample false means greedy."""
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
-    defaults = {name: generation[name] for name in names if generation.get(name) is not None}
+    defaults = {name: generation[name] for name in names if type(generation.get(name)) in (int, float)}
     return {**defaults, "temperature": 0.0} if generation.get("do_sample") is False else defaults
 
 
 def _end_tokens(info: CheckpointInfo, generation: dict[str, Any]) -> frozenset[int]:
     end = generation.get("eos_token_id", info.config.get("eos_token_id"))
-    return frozenset(end if isinstance(end, list) else [] if end is None else [end])
+    tokens = end if isinstance(end, list) else [end]
+    return frozenset(token for token in tokens if type(token) is int and 0 <= token < info.config["vocab_size"])
 
 
 def _warm_up(model: Any, info: CheckpointInfo) -> None:

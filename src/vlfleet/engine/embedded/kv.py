@@ -60,6 +60,12 @@ class BatchCache:
         end = max(self.lengths)
         return keys[:rows, :, :end], values[:rows, :, :end]
 
+    def clear(self, row: int) -> None:
+        """Forget what `row` holds: NaN there would reach the next sequence in it, for 0 x NaN is NaN."""
+        for tensors in (self._keys, self._values):
+            for tensor in tensors.values():
+                tensor[row] = 0
+
     def remove(self, row: int) -> None:
         """Free `row`; the last row takes its place."""
         last = len(self.lengths) - 1
@@ -78,7 +84,8 @@ class BatchCache:
 
     def _reserve(self, rows: int, length: int) -> None:
         """Make room for what is needed now; what an earlier, larger batch took is given back on the way."""
-        self._shape = (_round_up(rows, ROW_STEP), _round_up(length, LENGTH_STEP))
+        # one long answer alone must not take the room of four
+        self._shape = (rows if rows < 3 else _round_up(rows, ROW_STEP), _round_up(length, LENGTH_STEP))
         in_use = len(self.lengths)
         for tensors in (self._keys, self._values):
             for layer, tensor in tensors.items():

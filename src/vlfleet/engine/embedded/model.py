@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import torch
 from vlfleet.checkpoint import CheckpointInfo
 from vlfleet.engine.embedded.kv import BatchCache
 from vlfleet.engine.embedded.preprocess import Medium
-from vlfleet.errors import VlfleetError
+from vlfleet.errors import ExitCode, VlfleetError
 
 if TYPE_CHECKING:
     from vlfleet.engine.embedded.args import EngineArgs
@@ -131,8 +132,13 @@ def load(info: CheckpointInfo, args: EngineArgs) -> Any:
         model, report = model_class.from_pretrained(
             info.path, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    except (ValueError, ImportError, RuntimeError, OSError) as error:
-        raise VlfleetError(f"transformers cannot load {info.path.name}: {_first_line(error)}", "see the log") from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _no_memory(info, error) from None
+    except Exception as error:  # ValueError, ImportError, KeyError, SafetensorError, StrictDataclassError, ...
+        if "allocate memory" in str(error):
+            raise _no_memory(info, error) from None
+        traceback.print_exception(error)
+        raise VlfleetError(f"transformers cannot load {info.path.name}: {_first_line(error)}", "see the log") from None
     if missing := sorted(report["missing_keys"]):
         cause = f"{info.path.name} lacks tensor {missing[0]} ({len(missing)} missing)"
         raise VlfleetError(cause, "download the checkpoint again")
@@ -155,6 +161,11 @@ def choose_dtype(info: CheckpointInfo, dtype: str) -> torch.dtype:
         return DTYPES[dtype]
     own = {"BF16": torch.bfloat16, "F16": torch.float16}.get(info.dtype, torch.float32)
     return own if torch.cuda.is_available() else torch.float32
+
+
+def _no_memory(info: CheckpointInfo, error: Exception) -> VlfleetError:
+    cause = f"there is no memory to load {info.path.name}: {_first_line(error)}"
+    return VlfleetError(cause, "use --dtype bfloat16, fewer replicas, or a GPU", ExitCode.DOES_NOT_FIT)
 
 
 def _first_line(error: BaseException) -> str:

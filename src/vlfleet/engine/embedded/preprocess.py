@@ -62,7 +62,7 @@ class Preprocessor:
         Raises:
             MediaError: not a picture, or one that cannot be decoded.
         """
-        return self._medium([decode(encoded)])
+        return self._medium([encoded])
 
     def video(self, frames: list[bytes]) -> Medium:
         """Frames of a video, all brought to the size of the first; an odd last frame is repeated.
@@ -70,24 +70,26 @@ class Preprocessor:
         Raises:
             MediaError: a frame is not a picture, or differs in size from the first.
         """
-        pictures = [decode(frame) for frame in frames]
-        if any(picture.size != pictures[0].size for picture in pictures):
-            raise MediaError("has frames of different sizes", "send frames of one size")
-        return self._medium(pictures)
+        return self._medium(frames)
 
-    def _medium(self, pictures: list[Image.Image]) -> Medium:
-        width, height = pictures[0].size
+    def _medium(self, encoded: list[bytes]) -> Medium:
+        size = None
+        frames = []
+        for frame in encoded:  # one after another: 64 decoded frames of 8K would take 6 GB
+            picture = decode(frame)
+            if picture.size != (size := size or picture.size):
+                raise MediaError("has frames of different sizes", "send frames of one size")
+            frames.append(np.asarray(self._resize(picture)))
+        frames += frames[-1:] * (-len(frames) % self.family.temporal_patch_size)
+        return self._patches(np.stack(frames))
+
+    def _resize(self, picture: Image.Image) -> Image.Image:
+        width, height = picture.size
         try:
             height, width = smart_resize(height, width, self.family.factor, self.min_pixels, self.max_pixels)
         except ImageTooThinError as error:
             raise MediaError(str(error), "crop it or pad it") from None
-        frames = [np.asarray(_resize(picture, width, height)) for picture in pictures]
-        repeat = self.family.temporal_patch_size
-        if len(frames) == 1:
-            frames = frames * repeat
-        elif len(frames) % repeat:
-            frames += frames[-1:] * (repeat - len(frames) % repeat)
-        return self._patches(np.stack(frames))
+        return picture.resize((width, height), Image.Resampling.BICUBIC)
 
     def _patches(self, frames: npt.NDArray[np.uint8]) -> Medium:
         """`frames`: (frames, height, width, 3), sides multiples of the factor. Order of patches: 2 x 2 blocks."""
@@ -114,7 +116,9 @@ class Preprocessor:
 
 
 def decode(encoded: bytes) -> Image.Image:
-    """An upright RGB picture (EXIF rotation applied; transparency dropped, as transformers does).
+    """An upright RGB picture: EXIF rotation applied, an alpha channel dropped, a transparent colour made white.
+
+    That is what transformers' load_image and processor come to. vLLM paints alpha white as well.
 
     Raises:
         MediaError: not a picture, too large, or truncated.
@@ -122,14 +126,18 @@ def decode(encoded: bytes) -> Image.Image:
     header = read_header(encoded)
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
+            return _paint_over(ImageOps.exif_transpose(picture).convert("RGB"))
     except Exception:  # decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError, ... on damaged data
         cause = f"is a damaged or truncated {header.format} of {header.width} x {header.height} pixels"
         raise MediaError(cause, "send the whole file") from None
 
 
-def _resize(picture: Image.Image, width: int, height: int) -> Image.Image:
-    return picture.resize((width, height), Image.Resampling.BICUBIC)
+def _paint_over(picture: Image.Image) -> Image.Image:
+    """A transparent colour (of a palette, or tRNS of RGB) becomes white (transformers/image_transforms.py, 778)."""
+    if picture.info.get("transparency") is None:
+        return picture
+    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
 
 
 def preprocess_file(info: CheckpointInfo, file: Path) -> Medium:

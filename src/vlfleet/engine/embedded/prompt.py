@@ -15,7 +15,12 @@ from vlfleet.engine.embedded.args import EngineArgs
 from vlfleet.engine.embedded.preprocess import Medium, Preprocessor
 from vlfleet.engine.embedded.protocol import ChatRequest, CompletionRequest, Part, RequestError, Url
 from vlfleet.families import Span, find_special_token, image_tokens, mrope_positions, video_tokens
+from vlfleet.families.tokens import SPECIAL_TOKENS
 from vlfleet.media import MediaError, decode_data_url, read_header
+
+LONGEST_TOKEN = 128
+"""Characters of the longest token of Qwen2's vocabulary (128 spaces): longer text is refused without being encoded."""
+LONGEST_SPECIAL_TOKEN = max(map(len, SPECIAL_TOKENS))
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class PromptBuilder:
         self._image_token = int(info.config["image_token_id"])
         self._video_token = int(info.config["video_token_id"])
         self.max_model_len = max_model_len
-        self.vocab_size = len(self._tokenizer)
+        self.vocab_size = min(len(self._tokenizer), int(info.config.get("vocab_size", 1 << 30)))
 
     def decode(self, tokens: list[int]) -> str:
         """Text of `tokens`, special tokens left out."""
@@ -101,8 +106,15 @@ class PromptBuilder:
         """
         messages, media = self._messages(request)
         template = {"chat_template": self._template} if self._template else {}
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **template)
+        try:
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **template)
+        except Exception as error:  # templates raise what they like, as for roles that do not alternate
+            cause = f"the chat template refuses these messages: {str(error).strip()[:200]}"
+            raise RequestError(" ".join(cause.split()), "order them as the model expects", param="messages") from error
         short = self._encode(text)
+        if sum(token in (self._image_token, self._video_token) for token in short) != len(media):
+            cause = "the chat template did not place every picture once"
+            raise RequestError(cause, "put pictures into user messages", param="messages")
         for _, reference in media:
             reference.seen = recall(reference.key)
         self._check_length(len(short) + sum(self._count(place, reference) - 1 for place, reference in media))
@@ -123,12 +135,16 @@ class PromptBuilder:
                 messages.append({"role": role, "content": message.content or ""})
                 continue
             content = []
+            run = ""
             for index, part in enumerate(message.content):
                 here = f"{place}[{index}]"
                 if part.type == "text":
-                    _refuse_special(part.text, here)
+                    run += part.text  # the template joins neighbours: "<|image_" and "pad|>" are a token as well
+                    _refuse_special(run, here)
+                    run = run[-LONGEST_SPECIAL_TOKEN:]
                     content.append({"type": "text", "text": part.text})
                 else:
+                    run = ""
                     media.append((here, self._reference(part, here)))
                     content.append({"type": "video" if media[-1][1].video else "image"})
             messages.append({"role": role, "content": content})
@@ -142,7 +158,9 @@ class PromptBuilder:
         url = part.image_url if part.type == "image_url" else part.video_url
         url = url.url if isinstance(url, Url) else url
         try:
-            if part.type == "image_url" and url:
+            if part.type == "image_url":
+                if not url:
+                    raise MediaError("holds no image_url", "give it as a data: URL")
                 frames, seconds = [decode_data_url(url)], 0.0
                 key = b"image:" + frames[0]
             else:
@@ -151,8 +169,6 @@ class PromptBuilder:
                 key = b"video:" + b"".join(len(frame).to_bytes(8, "little") + frame for frame in frames)
         except MediaError as error:
             raise RequestError(f"{place} {error.cause}", error.remedy, param=place) from None
-        if not frames:
-            raise RequestError(f"{place} holds no {part.type}", "give it as a data: URL", param=place)
         if part.type != "image_url" and len(frames) > self._args.video_frames:
             cause = f"{place} has {len(frames)} frames, at most {self._args.video_frames} are allowed"
             raise RequestError(cause, "take fewer frames a second", param=place)
@@ -209,6 +225,9 @@ class PromptBuilder:
         return Prompt(tokens, positions, next_position, media)
 
     def _encode(self, text: str) -> list[int]:
+        if len(text) > self.max_model_len * LONGEST_TOKEN:
+            cause = f"the prompt has {len(text):,} characters, more than {self.max_model_len:,} tokens can hold"
+            raise RequestError(cause, "shorten the text")
         tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
         return tokens
 

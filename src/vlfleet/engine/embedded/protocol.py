@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+import re
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vlfleet.engine.embedded.sampling import SamplingParams
 
@@ -30,6 +31,17 @@ class _Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
 
+UNSERVED = (
+    "allowed_token_ids", "bad_words", "best_of", "chat_template", "continue_final_message", "echo", "functions",
+    "guided_choice", "guided_grammar", "guided_json", "guided_regex", "include_stop_str_in_output", "logit_bias",
+    "logprobs", "mm_processor_kwargs", "prompt_logprobs", "structured_outputs", "suffix", "tools", "top_logprobs",
+    "truncate_prompt_tokens", "use_beam_search",
+)  # fmt: skip
+"""Fields of OpenAI and vLLM that would change the answer, and that nothing here acts on."""
+Stop = Annotated[str, Field(max_length=1024)]
+"""Every stop string is looked for after every token."""
+
+
 class Url(_Lenient):
     url: str
 
@@ -44,13 +56,13 @@ class Part(_Lenient):
     """data:video/jpeg;base64,FRAME,FRAME,... as vLLM reads it."""
     video: list[str] | None = None
     """Frames as data: URLs of pictures, as qwen-vl-utils takes them."""
-    fps: float = Field(default=2.0, gt=0)
+    fps: float = Field(default=2.0, ge=0.01, le=1000)
     """Frames a second of a video, for the positions of Qwen2.5-VL."""
 
 
 class Message(_Lenient):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Field(max_length=4096)] | None = None
 
 
 class StreamOptions(_Lenient):
@@ -65,33 +77,35 @@ class _Sampled(_Lenient):
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     min_tokens: int = Field(default=0, ge=0)
-    temperature: float | None = Field(default=None, ge=0)
+    temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = None
     min_p: float | None = Field(default=None, ge=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
     presence_penalty: float = Field(default=0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0, ge=-2, le=2)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
-    stop_token_ids: list[int] = []
+    stop: Stop | Annotated[list[Stop], Field(max_length=64)] | None = None
+    stop_token_ids: list[int] = Field(default=[], max_length=256)
     ignore_eos: bool = False
     n: int = 1
-    logprobs: bool | int | None = None
-    logit_bias: dict[str, float] | None = None
     response_format: dict[str, Any] | None = None
-    tools: list[Any] | None = None
-    structured_outputs: dict[str, Any] | None = None
+    unserved: dict[str, Any] = {}
+    """What came under one of the names in `UNSERVED`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_unserved(cls, body: Any) -> Any:
+        if not isinstance(body, dict):
+            return body
+        return {**body, "unserved": {name: body[name] for name in UNSERVED if body.get(name)}}
 
     def refuse_unserved(self) -> None:
         """Raise RequestError for what would change the answer and is not done here, rather than ignore it."""
         wanted = {
             "n": self.n != 1,
-            "logprobs": bool(self.logprobs),
-            "logit_bias": bool(self.logit_bias),
-            "tools": bool(self.tools),
-            "structured_outputs": bool(self.structured_outputs),
             "response_format": (self.response_format or {}).get("type", "text") != "text",
+            **dict.fromkeys(self.unserved, True),
         }
         for name, is_wanted in wanted.items():
             if is_wanted:
@@ -143,9 +157,16 @@ def parse(kind: type[Request], body: object) -> Request:
     try:
         request = kind.model_validate(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+        errors = error.errors(include_url=False, include_input=False, include_context=False)
+        # of the branches of a union the one that got furthest is meant
+        first = max(reversed(errors), key=lambda one: len(_path(one["loc"])))
+        steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in _path(first["loc"]))
         place = steps.lstrip(".") or "the request"
         raise RequestError(f"{place}: {first['msg']}", "see the OpenAI API reference", param=place) from None
     request.refuse_unserved()
     return request
+
+
+def _path(location: tuple[int | str, ...]) -> list[int | str]:
+    """Without the names of union branches, as `str` and `list[Part]`, which stand in no request."""
+    return [step for step in location if isinstance(step, int) or (step != "str" and re.fullmatch("[a-z_]+", step))]

@@ -89,6 +89,7 @@ class Sampler:
         if params.top_p < 1:
             ordered, order = probabilities.sort(descending=True)
             beyond = ordered.cumsum(0) - ordered >= params.top_p
+            beyond[0] = False  # a top_p too small for float32 is 0
             probabilities[order[beyond]] = 0
         if params.min_p > 0:
             probabilities[probabilities < params.min_p * probabilities.max()] = 0

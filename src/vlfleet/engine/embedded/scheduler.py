@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
@@ -19,6 +20,13 @@ from vlfleet.engine.embedded.model import Model
 from vlfleet.engine.embedded.prompt import Prompt, Reference, Seen
 from vlfleet.engine.embedded.protocol import RequestError
 from vlfleet.engine.embedded.sampling import Sampler, SamplingParams
+
+CLOSE_SECONDS = 3.0
+"""A long prompt may take longer than anyone waits for the end of a process."""
+
+
+QUEUED_PIXEL_BYTES = 2 << 30
+"""Of pictures that wait preprocessed: one of 16,384 tokens takes 0.3 GB."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,11 @@ class Job:
     def reserved_tokens(self) -> int:
         """Length that its row of the cache may reach."""
         return len(self.prompt.tokens) + self.params.max_tokens
+
+    @property
+    def pixel_bytes(self) -> int:
+        """That its media take until the vision tower has seen them."""
+        return sum(reference.medium.pixel_values.nbytes for reference in self.prompt.media if reference.medium)
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,7 @@ class Scheduler:
         self._cache = BatchCache()
         self._changed = threading.Condition()
         self._closing = False
+        self._broken = False
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
         self.steps = 0
         """Forward passes done; grows as long as there is work."""
@@ -101,15 +115,16 @@ class Scheduler:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread after the step it is in; requests still there get an error."""
+        """End the thread after the step it is in, but wait no longer; requests still there get an error."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(CLOSE_SECONDS)
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        """False once it cannot serve any more: /health says so, and the supervisor starts another."""
+        return self._thread.is_alive() and not self._broken
 
     def submit(self, job: Job) -> None:
         """Queue a request.
@@ -123,7 +138,12 @@ class Scheduler:
             )
             raise RequestError(cause, "ask for fewer max_tokens, or raise --kv-cache-memory-bytes")
         with self._changed:
-            if len(self._waiting) >= self._limits.max_num_queued_reqs:
+            if self._closing:
+                raise _closing()
+            pixel_bytes = job.pixel_bytes + sum(waiting.pixel_bytes for waiting in self._waiting)
+            if len(self._waiting) >= self._limits.max_num_queued_reqs or (
+                self._waiting and pixel_bytes > QUEUED_PIXEL_BYTES
+            ):
                 raise RequestError(f"{len(self._waiting)} requests are waiting already", "try again soon", status=503)
             self._waiting.append(job)
             self._changed.notify()
@@ -142,13 +162,19 @@ class Scheduler:
                     self._changed.wait()
                 if self._closing:
                     break
-            self._drop_cancelled()
-            self._admit()
-            if self._rows:
-                self._step()
-            self._report()
-        for job in [*self._waiting, *(row.job for row in self._rows)]:
-            job.emit(Delta(error=RequestError("the engine is shutting down", "try again", status=503)))
+            try:
+                self._drop_cancelled()
+                self._admit()
+                if self._rows:
+                    self._step()
+                self._report()
+            except Exception as error:  # not foreseen; what runs is lost, but the engine goes on
+                self._fail_all(error)
+        with self._changed:
+            left = [*self._waiting, *(row.job for row in self._rows)]
+            self._waiting.clear()
+        for job in left:
+            self._emit(job, Delta(error=_closing()))
 
     def _drop_cancelled(self) -> None:
         for index in range(len(self._rows) - 1, -1, -1):
@@ -171,14 +197,21 @@ class Scheduler:
                 if not self._waiting or not self._fits(self._waiting[0]):
                     return
                 job = self._waiting.popleft()
+            if job.cancelled:  # while the prompts before it were read
+                self._metrics.finished("abort")
+                continue
             budget -= len(job.prompt.tokens)
             rows_before = len(self._cache.lengths)
             try:
                 self._prefill(job)
             except Exception as error:  # a request must never end the engine; it alone fails
                 while len(self._cache.lengths) > rows_before:
+                    if isinstance(error, FloatingPointError):
+                        self._cache.clear(len(self._cache.lengths) - 1)
                     self._cache.remove(len(self._cache.lengths) - 1)
                 del self._rows[rows_before:]
+                if not self._rows:
+                    self._cache = BatchCache()
                 self._fail(job, error)
 
     def _fits(self, job: Job) -> bool:
@@ -192,6 +225,7 @@ class Scheduler:
         prompt = job.prompt
         media = [(reference.start, self._look(reference).embeddings) for reference in prompt.media]
         logits = self._model.prefill(prompt.tokens, media, prompt.positions, self._cache)
+        prompt.media.clear()  # 19 KB of pixels a visual token, and embeddings that only the cache may keep
         self.steps += 1
         row = _Row(
             job,
@@ -214,7 +248,7 @@ class Scheduler:
             assert reference.medium is not None
             seen = Seen(self._model.see(reference.medium), reference.medium.grid)
             self._encoder_cache.put(reference.key, seen)
-            reference.seen = seen
+            reference.seen, reference.medium = seen, None
         return reference.seen
 
     def _step(self) -> None:
@@ -223,20 +257,27 @@ class Scheduler:
         try:
             logits = self._model.decode(tokens, [row.position for row in self._rows], self._cache)
         except Exception as error:  # as above; a broken forward pass leaves no row usable
-            rows, self._rows, self._cache = self._rows, [], BatchCache()
-            for row in rows:
-                self._fail(row.job, error)
+            self._fail_all(error)
             return
         self.steps += 1
         for row in self._rows:
             row.position += 1
         for index in range(len(self._rows) - 1, -1, -1):
-            self._take(index, logits[index])
+            row = self._rows[index]
+            try:
+                self._take(index, logits[index])
+            except Exception as error:  # what one row asks for must not cost the others their answers
+                if index < len(self._rows) and self._rows[index] is row:
+                    self._cache.clear(index)
+                    self._leave(index)
+                self._fail(row.job, error)
 
     def _take(self, index: int, logits: torch.Tensor) -> None:
         """Draw the next token of a row, hand its text out, and free the row if it was the last."""
         row = self._rows[index]
         job, params = row.job, row.job.params
+        if logits.isnan().any():
+            raise FloatingPointError("the model computed NaN")
         logits[self._vocab_size :] = -torch.inf  # padding of the vocabulary, never trained
         token = row.sampler.draw(logits)
         now = time.monotonic()
@@ -254,8 +295,8 @@ class Scheduler:
             self._metrics.e2e.observe(now - job.arrived)
             self._metrics.decode.observe(now - job.first_token)
             self._leave(index)
-        if not job.cancelled and (text or reason):
-            job.emit(Delta(text, count, reason))
+        if text or reason:
+            self._emit(job, Delta(text, count, reason))
 
     def _leave(self, index: int) -> None:
         """Free a row; the last one takes its place, as in the cache."""
@@ -265,19 +306,35 @@ class Scheduler:
         if not self._rows:
             self._cache = BatchCache()
 
+    def _fail_all(self, error: Exception) -> None:
+        rows, self._rows, self._cache = self._rows, [], BatchCache()
+        for row in rows:
+            self._fail(row.job, error)
+
     def _fail(self, job: Job, error: Exception) -> None:
         self._metrics.finished("error")
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
             refusal = RequestError("no memory left for this request", "send smaller pictures or try again", status=503)
         else:
             traceback.print_exception(error)
-            refusal = RequestError(
-                f"the engine failed on this request: {type(error).__name__}", "see its log", status=500
-            )
-        job.emit(Delta(error=refusal))
+            # after an illegal access or a device-side assert every later call on the GPU fails as well
+            self._broken = self._broken or isinstance(error, torch.AcceleratorError)
+            what = str(error) if isinstance(error, FloatingPointError) else type(error).__name__
+            refusal = RequestError(f"the engine failed on this request: {what}", "see its log", status=500)
+        self._emit(job, Delta(error=refusal))
+
+    @staticmethod
+    def _emit(job: Job, delta: Delta) -> None:
+        if not job.cancelled:
+            with contextlib.suppress(RuntimeError):  # the event loop that waited for it is closed
+                job.emit(delta)
 
     def _report(self) -> None:
         self._metrics.running.set(len(self._rows))
         self._metrics.waiting.set(len(self._waiting))
         used = len(self._rows) * max((row.job.reserved_tokens for row in self._rows), default=0)
         self._metrics.kv_usage.set(used / self._limits.kv_tokens)
+
+
+def _closing() -> RequestError:
+    return RequestError("the engine is shutting down", "try again", status=503)

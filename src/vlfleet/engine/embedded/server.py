@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -70,13 +71,23 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         refusal = RequestError(f"{request.method} {request.path}: {error.reason}", status=error.status)
         return _json(error_body(refusal), error.status)
+    except Exception as error:
+        if isinstance(error, ConnectionError):  # the client left while the answer was written
+            raise
+        traceback.print_exception(error)
+        refusal = RequestError(f"the engine failed on this request: {type(error).__name__}", "see its log", status=500)
+        return _json(error_body(refusal), refusal.status)
 
 
 @web.middleware
 async def _authorise(request: web.Request, handler: Handler) -> web.StreamResponse:
     key = request.app[SERVICE].api_key
     given = request.headers.get("Authorization", "")
-    if key and request.path.startswith("/v1/") and not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
+    if (
+        key
+        and request.path.startswith("/v1/")
+        and not hmac.compare_digest(given.encode(errors="surrogateescape"), f"Bearer {key}".encode())
+    ):
         raise RequestError("the key is missing or wrong", "talk to the gateway, not to the engine", status=401)
     return await handler(request)
 
@@ -113,7 +124,8 @@ async def completions(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     body = parse(CompletionRequest, await _body(request))
     _check_model(service, body.model)
-    prompt = service.builder.completion(body)
+    build = partial(service.builder.completion, body)
+    prompt = await asyncio.get_running_loop().run_in_executor(service.pool, build)
     return await _answer(request, body, prompt, body.max_tokens or 16, chat=False)
 
 
