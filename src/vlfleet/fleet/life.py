@@ -157,7 +157,9 @@ class ReplicaLife:
         while not replica.ready_at:
             for line in tail.lines():
                 phase = self._engine.phase(line)
-                if phase and not replica.ready_at:
+                if phase == Phase.READY:
+                    self.probe_now()  # only /health decides
+                elif phase and not replica.ready_at:
                     self._set(Phase.STARTING, phase)
             await asyncio.sleep(self._timing.log_poll_seconds)
         while True:
