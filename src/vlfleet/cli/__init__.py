@@ -42,7 +42,7 @@ app.command(cls=up.UpCommand)(up.up)
 app.command()(down.down)
 app.command()(status.status)
 app.command()(logs.logs)
-app.command()(ask.ask)
+app.command(cls=ask.AskCommand)(ask.ask)
 app.command()(demo.demo)
 
 

@@ -8,11 +8,19 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from vlfleet.cli.options import AsJson, Name
 
 if TYPE_CHECKING:
     from vlfleet.client import Answer
+
+
+class AskCommand(TyperCommand):
+    """Says what the words are, in the form of other commands."""
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return ["[OPTIONS]", "[IMAGE]...", "QUESTION"]
 
 
 def ask(
