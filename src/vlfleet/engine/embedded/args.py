@@ -116,4 +116,7 @@ def _positive(text: str) -> int:
 def _size(text: str) -> int:
     """Bytes, or a number with K, M, G (powers of 1024), as vLLM reads it."""
     unit = {"K": 10, "M": 20, "G": 30}.get(text[-1:].upper())
-    return int(float(text[:-1]) * (1 << unit)) if unit else int(text)
+    size = int(float(text[:-1]) * (1 << unit)) if unit else int(text)
+    if size < 0:
+        raise ValueError(text)
+    return size

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -138,8 +137,3 @@ def _paint_over(picture: Image.Image) -> Image.Image:
         return picture
     white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-
-
-def preprocess_file(info: CheckpointInfo, file: Path) -> Medium:
-    """A picture on disk as `info`'s model sees it."""
-    return Preprocessor.of(info).image(file.read_bytes())

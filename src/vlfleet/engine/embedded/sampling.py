@@ -71,7 +71,7 @@ class Sampler:
         """repetition_penalty looks at prompt and answer (arXiv 1909.05858), the other two at the answer (OpenAI's)."""
         params = self.params
         if params.repetition_penalty != 1:
-            seen = torch.tensor(sorted({*self.prompt, *self.answer}), device=logits.device)
+            seen = torch.tensor(sorted({*self.prompt, *self.answer}), dtype=torch.long, device=logits.device)
             values = logits[seen]
             penalty = params.repetition_penalty
             logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
