@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlfleet.cli import options
 from vlfleet.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -94,8 +95,9 @@ def show_end(console: Console, shown: Sequence[Shown], asked: int) -> None:
     console.print(f"\n{right} of {asked} answers are right; the fleet is down again.", markup=False)
     if shown:
         console.print("To keep one up, and to ask it yourself in another terminal:", markup=False)
-        console.print("  vlfleet up", markup=False)
-        console.print(f'  vlfleet ask {image_path(shown[0].question.picture)} "What is the total?"', markup=False)
+        picture = options.shown(image_path(shown[0].question.picture))
+        console.print(f"  {options.program()} up", markup=False)
+        console.print(f'  {options.program()} ask {picture} "What is the total?"', markup=False)
 
 
 def facts(shown: Shown) -> dict[str, Any]:

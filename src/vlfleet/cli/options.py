@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,3 +23,15 @@ def note(line: str) -> None:
 def named(name: str) -> str:
     """The option that a command for fleet `name` needs."""
     return "" if name == "default" else f" --name {name}"
+
+
+def program() -> str:
+    """How a person who stands where we do calls this program: by its path if it is not on PATH, as in a new .venv."""
+    called = Path(sys.argv[0])
+    return shown(called) if called.name == "vlfleet" and not shutil.which("vlfleet") else "vlfleet"
+
+
+def shown(path: Path) -> str:
+    """`path` as short as it can be given from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

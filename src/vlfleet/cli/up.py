@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.core import TyperCommand
 
-from vlfleet.cli.options import AsJson, Name, named, note
+from vlfleet.cli.options import AsJson, Name, named, note, program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +124,7 @@ def announce(spec: FleetSpec, replicas: Sequence[Replica], as_json: bool) -> Non
     body = f'{{"model":"{spec.served_model_name}","messages":[{{"role":"user","content":"Hello"}}]}}'
     print(
         f"{spec.url}/v1 serves {spec.served_model_name} with {len(ready)} of {len(replicas)} replicas\n"
-        f'  vlfleet ask{named(spec.name)} IMAGE "What is this?"\n'
+        f'  {program()} ask{named(spec.name)} IMAGE "What is this?"\n'
         f"  curl {spec.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",
         flush=True,
     )
