@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import io
 import json
 import threading
 import time
@@ -135,7 +136,7 @@ class Http:
     async def post(self, path: str, body: Any, **options: Any) -> tuple[int, Any]:
         """Status and JSON of the answer; `body` may be raw bytes."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        async with self.session.post(self.base_url + path, data=content, **options) as response:
+        async with self.session.post(self.base_url + path, data=io.BytesIO(content), **options) as response:
             return response.status, await response.json()
 
     async def chat(self, *messages: dict[str, Any], **fields: Any) -> tuple[int, Any]:
@@ -154,6 +155,20 @@ class Http:
                     events.append(line[6:].strip())
         assert events.pop() == b"[DONE]"
         return [json.loads(event) for event in events]
+
+
+@contextlib.asynccontextmanager
+async def raw_request(http: Http, head: str, body: bytes = b"") -> AsyncIterator[asyncio.StreamReader]:
+    """A connection on which a request was written; leaving it breaks it off, as a client that crashes does."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(http.base_url.rpartition(":")[2]))
+    try:
+        lines = [head, "Host: engine", f"Content-Length: {len(body)}", "", ""]
+        writer.write("\r\n".join(lines).encode("latin-1") + body)
+        yield reader
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager

@@ -108,6 +108,10 @@ class Scheduler:
         self._closing = False
         self._broken = False
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+        # read when they are asked for: a long prompt would keep them old for seconds
+        metrics.running.set_function(lambda: len(self._rows))
+        metrics.waiting.set_function(lambda: len(self._waiting))
+        metrics.kv_usage.set_function(self._kv_usage)
         self.steps = 0
         """Forward passes done; grows as long as there is work."""
 
@@ -167,7 +171,6 @@ class Scheduler:
                 self._admit()
                 if self._rows:
                     self._step()
-                self._report()
             except Exception as error:  # not foreseen; what runs is lost, but the engine goes on
                 self._fail_all(error)
         with self._changed:
@@ -329,11 +332,10 @@ class Scheduler:
             with contextlib.suppress(RuntimeError):  # the event loop that waited for it is closed
                 job.emit(delta)
 
-    def _report(self) -> None:
-        self._metrics.running.set(len(self._rows))
-        self._metrics.waiting.set(len(self._waiting))
-        used = len(self._rows) * max((row.job.reserved_tokens for row in self._rows), default=0)
-        self._metrics.kv_usage.set(used / self._limits.kv_tokens)
+    def _kv_usage(self) -> float:
+        rows = list(self._rows)
+        used = len(rows) * max((row.job.reserved_tokens for row in rows), default=0)
+        return used / self._limits.kv_tokens
 
 
 def _closing() -> RequestError:
