@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import vlfleet
 
-DEMO_MODEL = Path(os.environ.get("VLFLEET_TEST_DEMO_MODEL", "") or Path(vlfleet.__file__).parent / "demo" / "model")
+DEMO_MODEL = Path(vlfleet.__file__).parent / "demo" / "model"
 COPIED = (
     "chat_template.jinja",
     "generation_config.json",

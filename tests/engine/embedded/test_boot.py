@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from vlfleet.engine.embedded.boot import (
     MAX_MODEL_LEN,
     _end_tokens,
     _generation_config,
+    _longest,
     _plan_cache,
     _sampling_defaults,
 )
@@ -70,7 +72,8 @@ def test_wrong_options_are_a_usage_error(line: str) -> None:
 
 
 def plan(info: CheckpointInfo, options: str, free_bytes: int = 1 << 30) -> tuple[int, int]:
-    room = _plan_cache(parse([str(info.path), *options.split()]), info, 1024, free_bytes)
+    args = parse([str(info.path), *options.split()])
+    room = _plan_cache(args, _longest(args, info), 1024, free_bytes)
     return room.max_model_len, room.kv_tokens
 
 
@@ -83,11 +86,9 @@ def test_the_cache_is_sized_to_what_is_needed_or_free(info: CheckpointInfo) -> N
 
 
 def test_long_contexts_are_cut_unless_asked_for(info: CheckpointInfo) -> None:
-    long = SimpleNamespace(max_model_len=128_000, path=info.path)
-    room = _plan_cache(parse([str(info.path)]), long, 1, 1 << 40)  # type: ignore[arg-type]
-    assert room.max_model_len == MAX_MODEL_LEN
-    room = _plan_cache(parse([str(info.path), "--max-model-len", "128000"]), long, 1, 1 << 40)  # type: ignore[arg-type]
-    assert room.max_model_len == 128_000
+    long = dataclasses.replace(info, config={**info.config, "max_position_embeddings": 128_000})
+    assert _longest(parse([str(info.path)]), long) == MAX_MODEL_LEN
+    assert _longest(parse([str(info.path), "--max-model-len", "128000"]), long) == 128_000
 
 
 @pytest.mark.parametrize(

@@ -517,10 +517,10 @@ async def test_odd_values_are_answered(service: Service, fields: dict[str, Any])
 
 
 async def test_a_template_that_raises_is_400(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.builder, "_template", "{{ raise_exception('roles must\nalternate') }}")
+    monkeypatch.setattr(service.builder._tokenizer, "chat_template", "{{ raise_exception('roles must\nalternate') }}")
     async with served(service) as http:
         assert "roles must alternate" in refused(await http.chat(HELLO), 400)["message"]
-        monkeypatch.setattr(service.builder, "_template", "<|image_pad|><|image_pad|>")
+        monkeypatch.setattr(service.builder._tokenizer, "chat_template", "<|image_pad|><|image_pad|>")
         assert "every picture once" in refused(await http.chat(user(image_part(1))), 400)["message"]
 
 

@@ -19,15 +19,19 @@ SHUTDOWN_SECONDS = 1.0
 def main(argv: list[str]) -> int:
     """Serve until SIGTERM. Returns the exit code."""
     try:
-        return asyncio.run(_serve(parse(argv)))
+        return asyncio.run(_start(parse(argv)))
     except VlfleetError as error:
         cause = " ".join(error.cause.split())
         print(f"ERROR: {cause} | {error.remedy}", flush=True)
         return error.exit_code
 
 
-async def _serve(args: EngineArgs) -> int:
-    listener = _bind(args.port)
+async def _start(args: EngineArgs) -> int:
+    with _bind(args.port) as listener:
+        return await _serve(args, listener)
+
+
+async def _serve(args: EngineArgs, listener: socket.socket) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

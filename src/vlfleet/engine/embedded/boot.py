@@ -42,13 +42,14 @@ def boot(args: EngineArgs) -> Service:
     """
     info = preflight(args.model)
     refuse_quantised(info)
+    longest = _longest(args, info)
     phase("import")
     import torch
 
     from vlfleet.engine.embedded.encoder_cache import EncoderCache
     from vlfleet.engine.embedded.metrics import Metrics
     from vlfleet.engine.embedded.model import Model
-    from vlfleet.engine.embedded.prompt import PromptBuilder
+    from vlfleet.engine.embedded.prompt import PromptBuilder, load_tokenizer
     from vlfleet.engine.embedded.scheduler import Limits, Scheduler
     from vlfleet.engine.embedded.server import Service
 
@@ -57,10 +58,11 @@ def boot(args: EngineArgs) -> Service:
     if not torch.cuda.is_available() and not args.device_map:
         check_host_memory(info, args.dtype)
     phase("load")
+    tokenizer = load_tokenizer(info)
     model = Model(info, args)
     phase("warm-up")
-    room = _plan_cache(args, info, model.kv_bytes_per_token, _free_bytes(str(model.device)))
-    builder = PromptBuilder(info, args, room.max_model_len, model.tokens_per_second)
+    room = _plan_cache(args, longest, model.kv_bytes_per_token, _free_bytes(str(model.device)))
+    builder = PromptBuilder(info, args, tokenizer, room.max_model_len, model.tokens_per_second)
     generation = _generation_config(info)
     cache = EncoderCache(args.encoder_cache_bytes)
     name = args.served_model_name or info.path.name
@@ -89,16 +91,25 @@ class _Room:
     kv_tokens: int
 
 
-def _plan_cache(args: EngineArgs, info: CheckpointInfo, bytes_per_token: int, free_bytes: int) -> _Room:
-    """How long an answer may be, and how many tokens may be held at once.
+def _longest(args: EngineArgs, info: CheckpointInfo) -> int:
+    """Tokens that prompt and answer may have, as far as the model goes.
 
     Raises:
-        VlfleetError: --max-model-len is more than the model or the memory has.
+        VlfleetError: --max-model-len is more than the model has.
     """
     longest = args.max_model_len or min(info.max_model_len, MAX_MODEL_LEN)
     if longest > info.max_model_len:
         cause = f"--max-model-len {longest:,} is more than the model's {info.max_model_len:,}"
         raise VlfleetError(cause, f"use at most {info.max_model_len}", ExitCode.USAGE)
+    return longest
+
+
+def _plan_cache(args: EngineArgs, longest: int, bytes_per_token: int, free_bytes: int) -> _Room:
+    """How long an answer may be, at most `longest`, and how many tokens may be held at once.
+
+    Raises:
+        VlfleetError: there is no memory for it.
+    """
     budget = args.kv_cache_memory_bytes or min(free_bytes // 2, args.max_num_seqs * longest * bytes_per_token)
     kv_tokens = budget // bytes_per_token
     if kv_tokens < MIN_MODEL_LEN:

@@ -14,6 +14,7 @@ from vlfleet.checkpoint import CheckpointInfo
 from vlfleet.engine.embedded.args import EngineArgs
 from vlfleet.engine.embedded.preprocess import Medium, Preprocessor
 from vlfleet.engine.embedded.protocol import ChatRequest, CompletionRequest, Part, RequestError, Url
+from vlfleet.errors import VlfleetError
 from vlfleet.families import Span, find_special_token, image_tokens, mrope_positions, video_tokens
 from vlfleet.families.tokens import SPECIAL_TOKENS
 from vlfleet.media import MediaError, decode_data_url, read_header
@@ -65,11 +66,11 @@ class Prompt:
 class PromptBuilder:
     """Builds prompts for one checkpoint. Safe to call from several threads."""
 
-    def __init__(self, info: CheckpointInfo, args: EngineArgs, max_model_len: int, tokens_per_second: float) -> None:
-        from transformers import AutoTokenizer
-
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(info.path, local_files_only=True)
-        self._template = _chat_template(info) if self._tokenizer.chat_template is None else None
+    def __init__(
+        self, info: CheckpointInfo, args: EngineArgs, tokenizer: Any, max_model_len: int, tokens_per_second: float
+    ) -> None:
+        """`tokenizer` comes from `load_tokenizer`."""
+        self._tokenizer = tokenizer
         self._preprocessor = Preprocessor.of(info)
         self._info, self._args = info, args
         self._tokens_per_second = tokens_per_second
@@ -105,9 +106,8 @@ class PromptBuilder:
             RequestError: a medium is refused, the text forges special tokens, or it all is too long.
         """
         messages, media = self._messages(request)
-        template = {"chat_template": self._template} if self._template else {}
         try:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **template)
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates raise what they like, as for roles that do not alternate
             cause = f"the chat template refuses these messages: {str(error).strip()[:200]}"
             raise RequestError(" ".join(cause.split()), "order them as the model expects", param="messages") from error
@@ -254,11 +254,26 @@ def _video_frames(url: str | None) -> list[str]:
     return [f"data:image/jpeg;base64,{frame}" for frame in body.split(",")]
 
 
-def _chat_template(info: CheckpointInfo) -> str:
-    """Of chat_template.json, where Qwen2-VL's hub repository keeps a copy."""
-    file = info.path / "chat_template.json"
-    if not file.is_file():
-        from vlfleet.errors import VlfleetError
+def load_tokenizer(info: CheckpointInfo) -> Any:
+    """The tokenizer of `info`, with its chat template.
 
-        raise VlfleetError(f"{info.path.name} has no chat template", "copy chat_template.json from the hub")
-    return str(json.loads(file.read_text(encoding="utf-8"))["chat_template"])
+    Raises:
+        VlfleetError: it cannot be read, or there is no template.
+    """
+    from transformers import AutoTokenizer
+
+    again = "download config.json and the tokenizer's files again"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(info.path, local_files_only=True)
+    except Exception as error:  # transformers and tokenizers raise OSError, ValueError, KeyError, bare Exception, ...
+        cause = f"the tokenizer of {info.path.name} cannot be loaded: {type(error).__name__}: {str(error)[:200]}"
+        raise VlfleetError(" ".join(cause.split()), again) from None
+    if tokenizer.chat_template is None:
+        file = info.path / "chat_template.json"  # where Qwen2-VL's hub repository keeps a copy
+        try:
+            tokenizer.chat_template = str(json.loads(file.read_text(encoding="utf-8"))["chat_template"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise VlfleetError(
+                f"{info.path.name} has no chat template", "copy chat_template.json from the hub"
+            ) from None
+    return tokenizer
