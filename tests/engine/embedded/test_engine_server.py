@@ -7,6 +7,7 @@ import base64
 import contextlib
 import dataclasses
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -338,7 +339,7 @@ async def test_the_vision_tower_runs_once_a_picture(service: Service, monkeypatc
 
     monkeypatch.setattr(service.scheduler._model, "see", counted)
     async with served(service) as http:
-        answers = await asyncio.gather(*(http.chat(user(image_part(500), "What?")) for _ in range(5)))
+        answers = await asyncio.gather(*(http.chat(user(image_part(500), "What?")) for _ in range(4)))
         assert {status for status, _ in answers} == {200}
         assert len({body["choices"][0]["message"]["content"] for _, body in answers}) == 1
         assert (await http.chat(user("And", image_part(500), "now?")))[0] == 200
@@ -363,6 +364,31 @@ async def test_a_client_that_leaves_frees_its_place(service: Service, stream: bo
         await answered.aclose()
         assert await until_async(lambda: idle(service), seconds=1)
         assert (await http.chat(HELLO))[0] == 200
+
+
+async def test_a_place_in_the_queue_is_free_at_once_while_a_long_prompt_is_read(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+    see = service.scheduler._model.see
+
+    def slow(medium: Medium) -> torch.Tensor:
+        reading.set()
+        go_on.wait(30)
+        return see(medium)
+
+    monkeypatch.setattr(service.scheduler._model, "see", slow)
+    async with served(service) as http:
+        first = asyncio.create_task(http.chat(user(image_part(903), "?")))
+        assert await until_async(reading.is_set)
+        try:
+            async with raw_request(http, f"POST {CHAT} HTTP/1.1", orjson.dumps(long_body())):
+                assert await until_async(lambda: len(service.scheduler._waiting) == 1)
+                assert (await metric_values(http))['vllm:num_requests_waiting{engine="0",model_name="tiny"}'] == 1
+            assert await until_async(lambda: not service.scheduler._waiting, seconds=1)
+        finally:
+            go_on.set()
+        assert (await first)[0] == 200
 
 
 async def test_a_full_queue_is_503_and_recovers(service: Service) -> None:

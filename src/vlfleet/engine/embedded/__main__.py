@@ -56,8 +56,8 @@ async def _serve(args: EngineArgs, listener: socket.socket) -> int:
     phase("ready")
     await stop.wait()
     await asyncio.to_thread(service.scheduler.close)
-    service.pool.shutdown(wait=False, cancel_futures=True)
     await runner.cleanup()
+    service.pool.shutdown(wait=False, cancel_futures=True)
     if service.scheduler.alive:
         os._exit(ExitCode.DONE)  # it is inside a long prompt, and torch does not let the interpreter end around it
     return ExitCode.DONE

@@ -137,12 +137,12 @@ class _Sampled(_Lenient):
 
 
 class ChatRequest(_Sampled):
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=4096)
     max_completion_tokens: int | None = Field(default=None, ge=1)
 
 
 class CompletionRequest(_Sampled):
-    prompt: str | list[int]
+    prompt: str | Annotated[list[int], Field(max_length=1 << 20)]
 
 
 Request = TypeVar("Request", bound=_Sampled)

@@ -153,9 +153,12 @@ class Scheduler:
             self._changed.notify()
 
     def cancel(self, job: Job) -> None:
-        """Give the place of a request back; it emits nothing more."""
+        """Give the place of a request back, in the queue at once; it emits nothing more."""
         with self._changed:
             job.cancelled = True
+            if job in self._waiting:
+                self._waiting.remove(job)
+                self._metrics.finished("abort")
             self._changed.notify()
 
     @torch.inference_mode()
@@ -184,13 +187,6 @@ class Scheduler:
             if self._rows[index].job.cancelled:
                 self._metrics.finished("abort")
                 self._leave(index)
-        with self._changed:
-            for _ in range(len(self._waiting)):
-                job = self._waiting.popleft()
-                if job.cancelled:
-                    self._metrics.finished("abort")
-                else:
-                    self._waiting.append(job)
 
     def _admit(self) -> None:
         """Read waiting prompts in order of arrival, while there is room and the step's budget of tokens lasts."""
@@ -200,9 +196,6 @@ class Scheduler:
                 if not self._waiting or not self._fits(self._waiting[0]):
                     return
                 job = self._waiting.popleft()
-            if job.cancelled:  # while the prompts before it were read
-                self._metrics.finished("abort")
-                continue
             budget -= len(job.prompt.tokens)
             rows_before = len(self._cache.lengths)
             try:
