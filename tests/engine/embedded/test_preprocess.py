@@ -1,8 +1,8 @@
-"""Pixel values, bit for bit those of transformers' load_image and Qwen2VLImageProcessorPil."""
+"""Pixel values, bit for bit those that transformers' Qwen2VLImageProcessorPil makes of the upright picture."""
 
 from __future__ import annotations
 
-import base64
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import Qwen2VLImageProcessorPil
-from transformers.image_utils import load_image
 
 from tests.conftest import TinyCheckpoint
 from tests.media.pictures import empty_png, encode, noise
@@ -37,7 +36,8 @@ def theirs(folder: Path) -> Qwen2VLImageProcessorPil:
 
 
 def assert_equal(medium: Medium, theirs: Qwen2VLImageProcessorPil, encoded: bytes) -> None:
-    out = theirs(images=[load_image(base64.b64encode(encoded).decode())], return_tensors="np")
+    picture = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
+    out = theirs(images=[picture], return_tensors="np")
     assert medium.grid == tuple(out["image_grid_thw"][0])
     assert medium.pixel_values.dtype == np.float32
     assert np.array_equal(medium.pixel_values, out["pixel_values"])
@@ -172,3 +172,8 @@ def test_damaged_pictures_are_refused_or_read(ours: Preprocessor, name: str, dat
     except MediaError as error:
         outcome = error
     assert isinstance(outcome, MediaError) or np.isfinite(outcome.pixel_values).all()
+
+
+def test_what_is_transparent_is_white() -> None:
+    clear = encode(Image.new("RGBA", (8, 8), (0, 0, 0, 0)))
+    assert decode(clear).getcolors() == [(64, (255, 255, 255))]

@@ -1,6 +1,6 @@
 """From an encoded picture to the pixel values that a Qwen-VL vision tower takes. No torch, no torchvision.
 
-Every step is equal to transformers' `load_image` and `Qwen2VLImageProcessorPil` bit for bit
+Every step is equal bit for bit to what transformers' `Qwen2VLImageProcessorPil` makes of the upright picture
 (tests/engine/embedded/test_preprocess.py); the arithmetic is done once for 256 levels instead of once a pixel.
 """
 
@@ -115,9 +115,10 @@ class Preprocessor:
 
 
 def decode(encoded: bytes) -> Image.Image:
-    """An upright RGB picture: EXIF rotation applied, an alpha channel dropped, a transparent colour made white.
+    """An upright RGB picture: EXIF rotation applied, transparency painted white.
 
-    That is what transformers' load_image and processor come to. vLLM paints alpha white as well.
+    White is what transformers' image processor, vLLM and Qwen's own qwen-vl-utils paint; transformers' `load_image`
+    alone drops the alpha channel, which makes black text on a transparent ground unreadable.
 
     Raises:
         MediaError: not a picture, too large, or truncated.
@@ -125,15 +126,15 @@ def decode(encoded: bytes) -> Image.Image:
     header = read_header(encoded)
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as picture:
-            return _paint_over(ImageOps.exif_transpose(picture).convert("RGB"))
+            return _to_rgb(ImageOps.exif_transpose(picture))
     except Exception:  # decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError, ... on damaged data
         cause = f"is a damaged or truncated {header.format} of {header.width} x {header.height} pixels"
         raise MediaError(cause, "send the whole file") from None
 
 
-def _paint_over(picture: Image.Image) -> Image.Image:
-    """A transparent colour (of a palette, or tRNS of RGB) becomes white (transformers/image_transforms.py, 778)."""
-    if picture.info.get("transparency") is None:
-        return picture
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """As transformers' convert_to_rgb (image_transforms.py)."""
+    if "A" not in picture.getbands() and picture.info.get("transparency") is None:
+        return picture.convert("RGB")
     white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
