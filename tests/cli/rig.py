@@ -19,7 +19,7 @@ from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.state import FleetState, load
 
 REPO = Path(__file__).resolve().parents[2]
-VLFLEET = (sys.executable, "-m", "vlfleet.cli")
+VLFLEET = (sys.executable, "-m", "vlfleet")
 PATIENCE_SECONDS = 60.0
 ANSI = re.compile(r"\x1b")
 

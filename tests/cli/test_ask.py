@@ -20,7 +20,7 @@ PIPE = asyncio.subprocess.PIPE
 
 async def start(home: Path, *arguments: str) -> asyncio.subprocess.Process:
     env = {**os.environ, "VLFLEET_HOME": str(home), "NO_COLOR": "1"}
-    argv = (sys.executable, "-m", "vlfleet.cli", "ask", *arguments)
+    argv = (sys.executable, "-m", "vlfleet", "ask", *arguments)
     return await asyncio.create_subprocess_exec(*argv, env=env, stdout=PIPE, stderr=PIPE)
 
 

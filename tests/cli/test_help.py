@@ -41,21 +41,21 @@ print("heavy:", *(set({HEAVY!r}) & {{name.partition(".")[0] for name in sys.modu
 
 def test_version() -> None:
     for args in (["--version"], ["version"]):
-        done = subprocess.run([sys.executable, "-m", "vlfleet.cli", *args], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-m", "vlfleet", *args], capture_output=True, text=True, check=True)
         assert done.stdout == f"vlfleet {__version__}\n"
 
 
 @pytest.mark.parametrize(("shell", "word"), [("bash", "complete"), ("zsh", "compdef"), ("fish", "complete")])
 def test_completion_script(shell: str, word: str) -> None:
     env = {**os.environ, "_VLFLEET_COMPLETE": f"source_{shell}"}
-    done = subprocess.run([sys.executable, "-m", "vlfleet.cli"], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "vlfleet"], env=env, capture_output=True, text=True, check=True)
     assert word in done.stdout
     assert "vlfleet" in done.stdout
 
 
 def test_completion_knows_the_commands() -> None:
     env = {**os.environ, "_VLFLEET_COMPLETE": "complete_bash", "COMP_WORDS": "vlfleet ", "COMP_CWORD": "1"}
-    done = subprocess.run([sys.executable, "-m", "vlfleet.cli"], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "vlfleet"], env=env, capture_output=True, text=True, check=True)
     assert set(COMMANDS) <= set(done.stdout.split())
 
 

@@ -49,7 +49,7 @@ def detach(spec: FleetSpec, folder: FleetFolder, insecure: bool) -> tuple[FleetS
         log.replace(log.with_name(log.name + ".1"))
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "vlfleet.cli", *arguments(spec, insecure)],
+            [sys.executable, "-m", "vlfleet", *arguments(spec, insecure)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
