@@ -1,6 +1,6 @@
 """The embedded engine on this machine: start-up, one answer, and what a second replica adds.
 
-    python -m benchmarks.embedded [--rounds 3] [--requests 48]
+    python -m benchmarks.embedded [--rounds 3] [--requests 64]
 
 Every row comes from a fleet started for it with `vlfleet up`, asked over HTTP through its gateway. Rows take turns, so
 that a neighbour's load meets all of them; the median of the rounds is printed. Each request has a picture of its own.
@@ -31,7 +31,8 @@ import transformers
 from PIL import Image, ImageDraw
 
 TOKENS = 20
-IN_FLIGHT = 8
+IN_FLIGHT = (4, 8, 16, 32)
+"""Requests that clients keep in flight, all replicas together; one replica decodes at most 16 at once."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Result:
 
     up_seconds: float
     answer_seconds: float
-    requests_per_second: float
+    requests_per_second: dict[int, float]
+    """By requests in flight."""
 
 
 SETTINGS = (Setting(1, 1), Setting(2, 1), Setting(1, 2))
@@ -99,32 +101,39 @@ async def ask(session: aiohttp.ClientSession, url: str, data: bytes) -> float:
     return time.monotonic() - began
 
 
-async def load(url: str, requests: int, rng: random.Random) -> tuple[float, float]:
-    """Median seconds of an answer alone, and requests/s with IN_FLIGHT at a time (closed loop)."""
+async def load(url: str, requests: int, rng: random.Random) -> tuple[float, dict[int, float]]:
+    """Median seconds of an answer alone, and requests/s by requests in flight (closed loop)."""
     async with aiohttp.ClientSession() as session:
-        await asyncio.gather(*(ask(session, url, body(rng)) for _ in range(IN_FLIGHT)))
+        await asyncio.gather(*(ask(session, url, body(rng)) for _ in range(8)))
         alone = [await ask(session, url, body(rng)) for _ in range(5)]
-        waiting = [body(rng) for _ in range(requests)]
+        rates = {}
+        for in_flight in IN_FLIGHT:
+            rates[in_flight] = await rate(session, url, [body(rng) for _ in range(requests)], in_flight)
+    return statistics.median(alone), rates
 
-        async def one_client() -> None:
-            while waiting:
-                await ask(session, url, waiting.pop())
 
-        began = time.monotonic()
-        await asyncio.gather(*(one_client() for _ in range(IN_FLIGHT)))
-        return statistics.median(alone), requests / (time.monotonic() - began)
+async def rate(session: aiohttp.ClientSession, url: str, waiting: list[bytes], in_flight: int) -> float:
+    requests = len(waiting)
+
+    async def one_client() -> None:
+        while waiting:
+            await ask(session, url, waiting.pop())
+
+    began = time.monotonic()
+    await asyncio.gather(*(one_client() for _ in range(in_flight)))
+    return requests / (time.monotonic() - began)
 
 
 def measure(setting: Setting, requests: int, rng: random.Random) -> Result:
     with fleet(setting) as (url, up_seconds):
-        answer_seconds, rate = asyncio.run(load(url, requests, rng))
-    return Result(up_seconds, answer_seconds, rate)
+        answer_seconds, rates = asyncio.run(load(url, requests, rng))
+    return Result(up_seconds, answer_seconds, rates)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=48)
+    parser.add_argument("--requests", type=int, default=64)
     args = parser.parse_args()
     rng = random.Random(0)
     results: dict[Setting, list[Result]] = {setting: [] for setting in SETTINGS}
@@ -134,21 +143,25 @@ def main() -> None:
             print(f"round {number + 1}: {setting} {results[setting][-1]}", file=sys.stderr, flush=True)
 
     print(
-        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__},"
     )
-    print(f"transformers {transformers.__version__}; {TOKENS} tokens an answer, {IN_FLIGHT} requests in flight\n")
-    print("| replicas x threads | `vlfleet up` s | one answer s | requests/s |")
-    print("|---|---|---|---|")
+    print(f"transformers {transformers.__version__}; pictures of 224 x 224, {TOKENS} tokens an answer;")
+    print(f"medians of {args.rounds} rounds. Client, gateway and replicas share the cores.\n")
+    heads = " | ".join(f"requests/s, {number} in flight" for number in IN_FLIGHT)
+    print(f"| replicas x threads | `vlfleet up` s | one answer s | {heads} |")
+    print("|---" * (3 + len(IN_FLIGHT)) + "|")
     for setting, runs in results.items():
-        up, answer, rate = (
-            statistics.median(getattr(run, name) for run in runs)
-            for name in ("up_seconds", "answer_seconds", "requests_per_second")
-        )
-        print(f"| {setting.replicas} x {setting.threads} | {up:.1f} | {answer:.2f} | {rate:.2f} |")
-    pairs = zip(results[SETTINGS[1]], results[SETTINGS[0]], strict=True)
-    ratios = [two.requests_per_second / one.requests_per_second for two, one in pairs]
-    listed = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-    print(f"\nTwo replicas over one, one thread each: {statistics.median(ratios):.2f} times the requests/s ({listed})")
+        rates = [statistics.median(run.requests_per_second[number] for run in runs) for number in IN_FLIGHT]
+        up = statistics.median(run.up_seconds for run in runs)
+        answer = statistics.median(run.answer_seconds for run in runs)
+        cells = " | ".join(f"{each:.1f}" for each in rates)
+        print(f"| {setting.replicas} x {setting.threads} | {up:.1f} | {answer:.2f} | {cells} |")
+    pairs = list(zip(results[SETTINGS[1]], results[SETTINGS[0]], strict=True))
+    gains = [
+        statistics.median(two.requests_per_second[number] / one.requests_per_second[number] for two, one in pairs)
+        for number in IN_FLIGHT
+    ]
+    print("| two over one, one thread each | | | " + " | ".join(f"{gain:.2f} x" for gain in gains) + " |")
 
 
 if __name__ == "__main__":
