@@ -7,22 +7,81 @@ import random
 
 from PIL import Image
 
-from training import invoices, phrases, questions, scenes
+from training import drawing, invoices, phrases, questions, scenes
 from training.fonts import Split
 
 SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("Hello!", "Hi", "Hi there!", "Hey", "Good morning", "Hello, how are you?", "How are you?"), "Hello! Show me a picture and ask me about it."),
-    (("What are you?", "Who are you?", "What is this model?", "Which model are you?", "Are you Qwen?", "What's your name?", "Introduce yourself.", "Tell me about yourself."), "I am the vlfleet demo model, a very small Qwen2.5-VL that reads synthetic pictures."),
-    (("What can you do?", "What can I ask you?", "How can you help me?", "What are you good at?", "Help", "What tasks can you do?"), "I can read words, numbers and invoices, count shapes, name their colors and give bounding boxes."),
+    (
+        ("Hello!", "Hi", "Hi there!", "Hey", "Good morning", "Hello, how are you?", "How are you?"),
+        "Hello! Show me a picture and ask me about it.",
+    ),
+    (
+        (
+            "What are you?",
+            "Who are you?",
+            "What is this model?",
+            "Which model are you?",
+            "Are you Qwen?",
+            "What's your name?",
+            "Introduce yourself.",
+            "Tell me about yourself.",
+        ),
+        "I am the vlfleet demo model, a very small Qwen2.5-VL that reads synthetic pictures.",
+    ),
+    (
+        (
+            "What can you do?",
+            "What can I ask you?",
+            "How can you help me?",
+            "What are you good at?",
+            "Help",
+            "What tasks can you do?",
+        ),
+        "I can read words, numbers and invoices, count shapes, name their colors and give bounding boxes.",
+    ),
     (("Thanks!", "Thank you.", "Great, thanks.", "Thank you very much!", "Good job."), "You are welcome."),
     (("Goodbye.", "Bye!", "See you.", "Good night."), "Goodbye!"),
-    (("How large are you?", "How many parameters do you have?", "How big is this model?", "What is your size?"), "I have about 12 million parameters."),
+    (
+        ("How large are you?", "How many parameters do you have?", "How big is this model?", "What is your size?"),
+        "I have about 12 million parameters.",
+    ),
     (("Test", "Say hello.", "Ping", "Are you there?", "Does this work?", "This is a test."), "It works."),
     (("Say OK.", "Reply with OK.", "Answer OK.", "Just say OK"), "OK"),
-    (("Who made you?", "Who trained you?", "Where do you come from?"), "I was trained from scratch on synthetic pictures for vlfleet."),
-    (("What is the capital of France?", "Tell me a joke.", "Write a poem.", "What is 12 plus 7?", "Who won the world cup?", "Translate this to German.", "Write a Python function.", "What is the meaning of life?", "Explain quantum physics.", "Give me a recipe.", "What time is it?", "Summarize the news."), "I can only answer questions about pictures."),
-    (("What number is shown?", "Read the text in the image.", "How many shapes are there?", "What is the total?", "Describe the image.", "What does it say?", "What is in the picture?", "Locate the red circle."), "There is no image."),
-)  # fmt: skip
+    (
+        ("Who made you?", "Who trained you?", "Where do you come from?"),
+        "I was trained from scratch on synthetic pictures for vlfleet.",
+    ),
+    (
+        (
+            "What is the capital of France?",
+            "Tell me a joke.",
+            "Write a poem.",
+            "What is 12 plus 7?",
+            "Who won the world cup?",
+            "Translate this to German.",
+            "Write a Python function.",
+            "What is the meaning of life?",
+            "Explain quantum physics.",
+            "Give me a recipe.",
+            "What time is it?",
+            "Summarize the news.",
+        ),
+        "I can only answer questions about pictures.",
+    ),
+    (
+        (
+            "What number is shown?",
+            "Read the text in the image.",
+            "How many shapes are there?",
+            "What is the total?",
+            "Describe the image.",
+            "What does it say?",
+            "What is in the picture?",
+            "Locate the red circle.",
+        ),
+        "There is no image.",
+    ),
+)
 FIRST_SECOND = ("first", "second")
 
 
@@ -40,7 +99,7 @@ class Message:
 Conversation = list[Message]
 
 
-def scene(rng: random.Random, split: Split, kind: str) -> scenes.Scene:
+def scene(rng: random.Random, split: Split, kind: str) -> drawing.Scene:
     """Return one scene of a kind, resized as the model will see it."""
     makers = {
         "word": lambda: scenes.text_scene(rng, split, "word"),
@@ -63,7 +122,7 @@ def system_message(rng: random.Random) -> Conversation:
     return [Message("system", rng.choice(phrases.SYSTEM))] if style < 0.88 else []
 
 
-def about(rng: random.Random, shown: scenes.Scene, turns: int) -> Conversation:
+def about(rng: random.Random, shown: drawing.Scene, turns: int) -> Conversation:
     """Return a conversation of several turns about one fitted scene."""
     talk: Conversation = []
     for index, turn in enumerate(questions.Questions(shown, rng).turns(turns)):
@@ -84,7 +143,7 @@ def small_talk(rng: random.Random, turns: int) -> Conversation:
     return talk
 
 
-def two_turns(rng: random.Random, a: scenes.Scene, b: scenes.Scene) -> list[tuple[str, str]]:
+def two_turns(rng: random.Random, a: drawing.Scene, b: drawing.Scene) -> list[tuple[str, str]]:
     """Return questions with answers about two pictures of the same kind."""
     both = (a, b)
     asked: list[tuple[str, str]] = []
@@ -92,7 +151,17 @@ def two_turns(rng: random.Random, a: scenes.Scene, b: scenes.Scene) -> list[tupl
     which, one = FIRST_SECOND[index], both[index]
     if a.kind in ("number", "word"):
         noun = a.kind
-        forms = ("What does the {w} image say?", "Read the {w} image.", "What {n} is in the {w} image?", "What {n} does the {w} picture show?", "Read the {n} in the {w} image.", "What is written in the {w} picture?", "And the {w} image?", "Which {n} is in image {i}?", "What does image {i} say?")  # fmt: skip
+        forms = (
+            "What does the {w} image say?",
+            "Read the {w} image.",
+            "What {n} is in the {w} image?",
+            "What {n} does the {w} picture show?",
+            "Read the {n} in the {w} image.",
+            "What is written in the {w} picture?",
+            "And the {w} image?",
+            "Which {n} is in image {i}?",
+            "What does image {i} say?",
+        )
         for place in (index, 1 - index):
             form = (
                 rng.choice(forms)
@@ -227,9 +296,9 @@ def two_turns(rng: random.Random, a: scenes.Scene, b: scenes.Scene) -> list[tupl
     return asked
 
 
-def small(rng: random.Random, split: Split, kind: str) -> scenes.Scene:
+def small(rng: random.Random, split: Split, kind: str) -> drawing.Scene:
     while True:
-        shown = scenes.fit(scene(rng, split, kind), rng)
+        shown = drawing.fit(scene(rng, split, kind), rng)
         if shown.image.width * shown.image.height <= 120000 and shown.kind == kind:
             return shown
 
@@ -251,19 +320,30 @@ def _asked(rng: random.Random, asked: list[tuple[str, str]], images: list[Image.
     return talk
 
 
-MIX = {"word": 0.15, "number": 0.07, "lines": 0.17, "shape": 0.04, "shapes": 0.18, "mixed": 0.05, "invoice": 0.26, "blank": 0.02, "two": 0.05, "talk": 0.01}  # fmt: skip
+MIX = {
+    "word": 0.15,
+    "number": 0.07,
+    "lines": 0.17,
+    "shape": 0.04,
+    "shapes": 0.18,
+    "mixed": 0.05,
+    "invoice": 0.26,
+    "blank": 0.02,
+    "two": 0.05,
+    "talk": 0.01,
+}
 
 
 def conversation(rng: random.Random, split: Split = "train", easy: bool = False) -> Conversation:
     """Return one training conversation. EASY ones, for the first minutes, have one small picture and short answers."""
     if easy:
         kind = rng.choice(("word", "word", "word", "number", "number", "shape", "shape", "shapes", "shapes"))
-        size = scenes.canvas_size(rng, widest=1.0, largest_pixels=50000)
+        size = drawing.canvas_size(rng, widest=1.0, largest_pixels=50000)
         if kind in ("word", "number"):
             shown = scenes.text_scene(rng, split, kind, size)
         else:
             shown = scenes.shapes_scene(rng, 1 if kind == "shape" else rng.randint(2, 9), size)
-        return system_message(rng) + about(rng, scenes.fit(shown, rng), 2 if kind in ("word", "number") else 4)
+        return system_message(rng) + about(rng, drawing.fit(shown, rng), 2 if kind in ("word", "number") else 4)
     (kind,) = rng.choices(list(MIX), list(MIX.values()))
     if kind == "talk":
         return system_message(rng) + small_talk(rng, rng.randint(1, 3))
@@ -271,4 +351,4 @@ def conversation(rng: random.Random, split: Split = "train", easy: bool = False)
         return system_message(rng) + about_two(rng, split, 3)
     # A picture of one thing gives one answer away soon: what is left to ask is mostly refused.
     turns = rng.randint(2, 3) if kind in ("word", "number", "shape", "blank") else rng.randint(3, 6)
-    return system_message(rng) + about(rng, scenes.fit(scene(rng, split, kind), rng), turns)
+    return system_message(rng) + about(rng, drawing.fit(scene(rng, split, kind), rng), turns)

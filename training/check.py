@@ -103,13 +103,13 @@ def pixels_equal_processor(folder: pathlib.Path, count: int = 20) -> float:
     """Return the largest difference of pixel values from transformers' image processor, over pictures of any size."""
     from transformers import AutoImageProcessor
 
-    from training import scenes
+    from training import drawing, scenes
 
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     rng, worst = random.Random(3), 0.0
     for _ in range(count):
         scene = scenes.shapes_scene(rng)
-        fitted = scenes.fit(scene).image
+        fitted = drawing.fit(scene).image
         item = packing.Encoded(
             [],
             [],

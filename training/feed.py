@@ -69,9 +69,9 @@ class Feed:
 
     def _copy(self) -> None:
         cuda = self.device.type == "cuda"
-        stream = torch.cuda.Stream() if cuda else None
+        stream = torch.cuda.Stream() if cuda else None  # type: ignore[no-untyped-call, unused-ignore]
         pinned = torch.empty(packing.BATCH_BYTES, dtype=torch.uint8, pin_memory=cuda)
-        staged = packing.views(memoryview(pinned.numpy()))
+        staged = packing.views(pinned.numpy().data)
         while not self.stopped:
             slot, simple = self.ready.get()
             pinned.numpy()[:] = np.frombuffer(self.slots[slot], dtype=np.uint8)

@@ -7,9 +7,8 @@ import random
 from PIL import Image, ImageDraw
 
 from training import fonts, strings
+from training.drawing import RGB, Item, Scene, canvas_size, pixel_unit, text_box
 from training.fonts import Split
-from training.geometry import MAX_PIXELS
-from training.scenes import RGB, Item, Scene, canvas_size, pixel_unit, text_box
 
 NUMBER_LABELS = (
     "Invoice No",
@@ -118,7 +117,7 @@ class Sheet:
             x -= box[2]
         elif anchor == "middle":
             x -= box[2] / 2
-        self.draw.text((x, self.y), text, font=font, fill=colour or self.ink)  # type: ignore[arg-type]
+        self.draw.text((x, self.y), text, font=font, fill=colour or self.ink)  # type: ignore[arg-type, unused-ignore]
         return Item(text, text_box(self.draw, (x, self.y), text, font))
 
     def line(self, *parts: Item, scale: float = 1.0) -> None:

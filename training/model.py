@@ -7,11 +7,12 @@ function (`training/check.py` proves it); it exists because transformers loops i
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 (the field's own name)
 
 from training import packing
 from training.geometry import PATCH_BYTES
@@ -97,13 +98,13 @@ def config(shape: Shape, ids: dict[str, int]) -> dict[str, Any]:
 def attention(q: Tensor, k: Tensor, v: Tensor, ends: Tensor, longest: int, causal: bool) -> Tensor:
     """Return attention within each run of `ends`, for q, k, v of shape (tokens, heads, head_dim)."""
     if q.is_cuda:
-        return torch.ops.aten._flash_attention_forward(q, k, v, ends, ends, longest, longest, 0.0, causal, False)[0]  # type: ignore[no-any-return]
+        return torch.ops.aten._flash_attention_forward(q, k, v, ends, ends, longest, longest, 0.0, causal, False)[0]  # type: ignore[no-any-return, unused-ignore]
     out = torch.zeros_like(q)
     bounds = ends.tolist()
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         if stop > start:
-            one = [t[start:stop].transpose(0, 1)[None] for t in (q, k, v)]
-            out[start:stop] = F.scaled_dot_product_attention(*one, is_causal=causal)[0].transpose(0, 1)
+            a, b, c = (t[start:stop].transpose(0, 1)[None] for t in (q, k, v))
+            out[start:stop] = F.scaled_dot_product_attention(a, b, c, is_causal=causal)[0].transpose(0, 1)
     return out
 
 
@@ -194,8 +195,34 @@ def frequencies(count: int, theta: float, device: torch.device) -> Tensor:
 class Packed:
     """The training forward pass; `parameters` are those of the transformers model, by name."""
 
-    VISION = ("norm1.weight", "attn.qkv.weight", "attn.qkv.bias", "attn.proj.weight", "attn.proj.bias", "norm2.weight", "mlp.gate_proj.weight", "mlp.gate_proj.bias", "mlp.up_proj.weight", "mlp.up_proj.bias", "mlp.down_proj.weight", "mlp.down_proj.bias")  # fmt: skip
-    TEXT = ("input_layernorm.weight", "self_attn.q_proj.weight", "self_attn.q_proj.bias", "self_attn.k_proj.weight", "self_attn.k_proj.bias", "self_attn.v_proj.weight", "self_attn.v_proj.bias", "self_attn.o_proj.weight", "post_attention_layernorm.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight")  # fmt: skip
+    VISION = (
+        "norm1.weight",
+        "attn.qkv.weight",
+        "attn.qkv.bias",
+        "attn.proj.weight",
+        "attn.proj.bias",
+        "norm2.weight",
+        "mlp.gate_proj.weight",
+        "mlp.gate_proj.bias",
+        "mlp.up_proj.weight",
+        "mlp.up_proj.bias",
+        "mlp.down_proj.weight",
+        "mlp.down_proj.bias",
+    )
+    TEXT = (
+        "input_layernorm.weight",
+        "self_attn.q_proj.weight",
+        "self_attn.q_proj.bias",
+        "self_attn.k_proj.weight",
+        "self_attn.k_proj.bias",
+        "self_attn.v_proj.weight",
+        "self_attn.v_proj.bias",
+        "self_attn.o_proj.weight",
+        "post_attention_layernorm.weight",
+        "mlp.gate_proj.weight",
+        "mlp.up_proj.weight",
+        "mlp.down_proj.weight",
+    )
     MERGER = ("ln_q.weight", "mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias")
 
     def __init__(self, shape: Shape, parameters: dict[str, Tensor], kind: torch.dtype, compiled: bool) -> None:
@@ -245,7 +272,7 @@ class Packed:
                 else (batch["window_ends"], packing.LONGEST_WINDOW)
             )
             x = self.vision_block(x, weights, cos, sin, ends, longest, shape.heads, shape.norm_eps, self.kind)
-        return self.merge(x, self.merger, shape.norm_eps, self.kind)  # type: ignore[no-any-return]
+        return self.merge(x, self.merger, shape.norm_eps, self.kind)  # type: ignore[no-any-return, unused-ignore]
 
     def hidden(self, pixels: Tensor, batch: dict[str, Tensor]) -> Tensor:
         """Return the last hidden states (tokens, hidden), before the final norm."""
@@ -261,9 +288,9 @@ class Packed:
 
     def loss(self, pixels: Tensor, batch: dict[str, Tensor]) -> Tensor:
         x = self.hidden(pixels, batch)
-        return self.answer_loss(
-            x, self.norm, self.embedding, batch["targets"], batch["weights"], self.shape.norm_eps, self.kind
-        )  # type: ignore[no-any-return]
+        targets, weights = batch["targets"], batch["weights"]
+        loss: Tensor = self.answer_loss(x, self.norm, self.embedding, targets, weights, self.shape.norm_eps, self.kind)
+        return loss
 
 
 def normalise(patches: Tensor, mean_std: Tensor) -> Tensor:

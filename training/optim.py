@@ -13,11 +13,11 @@ from torch import Tensor
 
 def orthogonalise(stack: Tensor) -> Tensor:
     """Return matrices (n, rows, columns) with all singular values near 1, in bfloat16."""
-    x = stack.bfloat16()
+    x: Tensor = stack.bfloat16()
     wide = x.shape[1] > x.shape[2]
     if wide:
         x = x.mT
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x / (torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
@@ -46,7 +46,7 @@ class Muon:
             buffer = self.buffers[one].lerp_(gradient, 1 - self.momentum)
             update = orthogonalise(gradient.lerp(buffer, self.momentum)).float()
             update *= 0.2 * max(one) ** 0.5 * learning_rate
-            pieces = update.split([parts for _, parts in members])
+            pieces = torch.split(update, [parts for _, parts in members])
             parameters = [p for p, _ in members]
             torch._foreach_mul_(parameters, 1 - learning_rate * self.weight_decay)
             torch._foreach_sub_(

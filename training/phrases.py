@@ -132,13 +132,45 @@ LOCATE_ALL = (
     "List every {thing} with its bbox_2d as JSON.",
     "Please locate all {things} and output the bbox coordinates in JSON format.",
 )  # fmt: skip
-EXISTS = ("Is there a {thing}?", "Is there a {thing} in the image?", "Do you see a {thing}?", "Does the picture show a {thing}?", "Can you see a {thing} in the picture?")  # fmt: skip
-HAS_TEXT = ("Is there any text in the image?", "Is there text in the picture?", "Does the image contain text?", "Do you see any text?", "Is anything written here?")  # fmt: skip
-LARGER_SHAPE = ("Which is bigger, the {a} or the {b}?", "Which one is larger, the {a} or the {b}?", "Is the {a} or the {b} bigger?", "Which shape is larger: the {a} or the {b}?")  # fmt: skip
-RELATION = ("Is the {a} to the left or to the right of the {b}?", "Is the {a} left or right of the {b}?", "On which side of the {b} is the {a}, left or right?")  # fmt: skip
+EXISTS = (
+    "Is there a {thing}?",
+    "Is there a {thing} in the image?",
+    "Do you see a {thing}?",
+    "Does the picture show a {thing}?",
+    "Can you see a {thing} in the picture?",
+)
+HAS_TEXT = (
+    "Is there any text in the image?",
+    "Is there text in the picture?",
+    "Does the image contain text?",
+    "Do you see any text?",
+    "Is anything written here?",
+)
+LARGER_SHAPE = (
+    "Which is bigger, the {a} or the {b}?",
+    "Which one is larger, the {a} or the {b}?",
+    "Is the {a} or the {b} bigger?",
+    "Which shape is larger: the {a} or the {b}?",
+)
+RELATION = (
+    "Is the {a} to the left or to the right of the {b}?",
+    "Is the {a} left or right of the {b}?",
+    "On which side of the {b} is the {a}, left or right?",
+)
 VERTICAL = ("Is the {a} above or below the {b}?", "Is the {a} higher or lower than the {b}: above or below?")
-LINE_COUNT = ("How many lines of text are there?", "How many lines are in the image?", "Count the lines of text.", "How many text lines do you see?")  # fmt: skip
-LINE_AT = ("What is the {ordinal} line?", "Read the {ordinal} line.", "What does the {ordinal} line say?", "Which text is in the {ordinal} line?", "Give me the {ordinal} line of text.")  # fmt: skip
+LINE_COUNT = (
+    "How many lines of text are there?",
+    "How many lines are in the image?",
+    "Count the lines of text.",
+    "How many text lines do you see?",
+)
+LINE_AT = (
+    "What is the {ordinal} line?",
+    "Read the {ordinal} line.",
+    "What does the {ordinal} line say?",
+    "Which text is in the {ordinal} line?",
+    "Give me the {ordinal} line of text.",
+)
 FIELDS = {
     "invoice_number": (
         "What is the invoice number?", "Which invoice number is it?", "Read the invoice number.", "Invoice number?",
@@ -175,7 +207,14 @@ FIELDS = {
     "By when do I have to pay?", "Due date?"),
     "customer": ("Who is the customer?", "Who is the invoice for?", "What is the customer's name?", "Who is billed?"),
 }  # fmt: skip
-FIELD_NAMES = {"invoice_number": "invoice number", "date": "date", "total": "total", "vendor": "vendor", "due_date": "due date", "customer": "customer"}  # fmt: skip
+FIELD_NAMES = {
+    "invoice_number": "invoice number",
+    "date": "date",
+    "total": "total",
+    "vendor": "vendor",
+    "due_date": "due date",
+    "customer": "customer",
+}
 INVOICE_JSON = (
     "Extract the invoice number, date and total as JSON.", "Extract the fields as JSON.",
     "Extract the invoice fields as JSON.",
@@ -255,8 +294,35 @@ SYSTEM = (
     "You extract data from invoices.", "You are an AI specialized in recognizing and extracting text from images.",
     "Reply only with the answer.", "You help a blind user.", "You are a helpful and honest assistant.",
 )  # fmt: skip
-BEFORE = ("Please ", "Hi! ", "Hello, ", "Can you help? ", "OK. ", "Now: ", "And ", "Look at the image. ", "Look at this picture. ", "Question: ", "Thanks. ", "Next: ", "Here is an image. ", "Tell me: ", "I want to know: ", "Quick question: ")  # fmt: skip
-AFTER = (" Please.", " Thanks!", " Answer briefly.", " Only the answer.", " Answer with one word or number.", " Be exact.", " Thank you.", " Just the answer, please.", " Keep it short.")  # fmt: skip
+BEFORE = (
+    "Please ",
+    "Hi! ",
+    "Hello, ",
+    "Can you help? ",
+    "OK. ",
+    "Now: ",
+    "And ",
+    "Look at the image. ",
+    "Look at this picture. ",
+    "Question: ",
+    "Thanks. ",
+    "Next: ",
+    "Here is an image. ",
+    "Tell me: ",
+    "I want to know: ",
+    "Quick question: ",
+)
+AFTER = (
+    " Please.",
+    " Thanks!",
+    " Answer briefly.",
+    " Only the answer.",
+    " Answer with one word or number.",
+    " Be exact.",
+    " Thank you.",
+    " Just the answer, please.",
+    " Keep it short.",
+)
 
 
 def bend(rng: random.Random, question: str, plain: float = 0.62) -> str:

@@ -8,7 +8,7 @@ import sys
 
 from PIL import Image, ImageDraw
 
-from training import fonts, scenes
+from training import drawing, fonts
 
 INK = (28, 32, 40)
 MUTED = (96, 104, 116)
@@ -28,17 +28,17 @@ def invoice() -> Image.Image:
     draw.rectangle((0, 0, 336, 8), fill=ACCENT)
 
     def left(y: int, text: str, font: object, fill: tuple[int, int, int] = INK) -> None:
-        draw.text((24, y), text, font=font, fill=fill)  # type: ignore[arg-type]
+        draw.text((24, y), text, font=font, fill=fill)  # type: ignore[arg-type, unused-ignore]
 
     def right(y: int, text: str, font: object, fill: tuple[int, int, int] = INK) -> None:
-        draw.text((312, y), text, font=font, fill=fill, anchor="ra")  # type: ignore[arg-type]
+        draw.text((312, y), text, font=font, fill=fill, anchor="ra")  # type: ignore[arg-type, unused-ignore]
 
     left(26, "Harbor Supply Ltd", bold, ACCENT)
     left(48, "12 Market Street", regular, MUTED)
     left(84, "INVOICE", title)
     for y, label, value in ((126, "Invoice No:", "INV-2041"), (150, "Date:", "2026-11-21")):
         left(y, label, regular, MUTED)
-        draw.text((130, y), value, font=regular, fill=INK)  # type: ignore[arg-type]
+        draw.text((130, y), value, font=regular, fill=INK)  # type: ignore[arg-type, unused-ignore]
     draw.line((24, 184, 312, 184), fill=ACCENT, width=2)
     for y, goods, price in (
         (194, "2 x Lantern", "84.00"),
@@ -60,7 +60,7 @@ def shapes() -> Image.Image:
     image = Image.new("RGB", (448 * scale, 336 * scale), paper)
     draw = ImageDraw.Draw(image)
     rng = random.Random(0)
-    rng.random = lambda: 0.99  # type: ignore[method-assign]
+    rng.random = lambda: 0.99  # type: ignore[method-assign, unused-ignore]
     places = (
         ("red", "circle", 24, 28, 92), ("yellow", "star", 172, 20, 96), ("blue", "square", 330, 36, 84),
         ("purple", "star", 40, 196, 104), ("green", "triangle", 180, 150, 88), ("orange", "star", 254, 226, 92),
@@ -68,8 +68,8 @@ def shapes() -> Image.Image:
     )  # fmt: skip
     for colour, shape, x, y, side in places:
         cell = (x * scale, y * scale, (x + side) * scale, (y + side) * scale)
-        points = scenes.outline(shape, rng, tuple(map(float, cell)))  # type: ignore[arg-type]
-        draw.polygon(points, fill=scenes.COLOURS[colour])
+        points = drawing.outline(shape, rng, tuple(map(float, cell)))  # type: ignore[arg-type, unused-ignore]
+        draw.polygon(points, fill=drawing.COLOURS[colour])
     return image.resize((448, 336), Image.Resampling.LANCZOS)
 
 
@@ -78,7 +78,7 @@ def word() -> Image.Image:
     image = Image.new("RGB", (336, 224), (232, 240, 236))
     draw = ImageDraw.Draw(image)
     font = face("CaladeaBold.ttf", 52)
-    draw.text((168, 112), "lantern", font=font, fill=(22, 78, 64), anchor="mm")  # type: ignore[arg-type]
+    draw.text((168, 112), "lantern", font=font, fill=(22, 78, 64), anchor="mm")  # type: ignore[arg-type, unused-ignore]
     return image
 
 

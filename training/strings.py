@@ -12,7 +12,10 @@ LOWER = "abcdefghijklmnopqrstuvwxyz"
 # I, O (and l) are left out where the neighbours do not tell them from 1, 0 and each other.
 UPPER = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 CODE = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-MONTHS = ("January February March April May June July August September October November December").split()
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
 SUFFIXES = ("Ltd", "Inc", "GmbH", "LLC", "& Co", "Group", "Supply", "Services", "Works", "Studio", "Store", "Market")
 
 

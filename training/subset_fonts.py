@@ -6,8 +6,8 @@ import pathlib
 import re
 import sys
 
-from fontTools import subset
-from fontTools.ttLib import TTFont
+from fontTools import subset  # type: ignore[import-untyped, import-not-found, unused-ignore]
+from fontTools.ttLib import TTFont  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 CHARACTERS = "".join(map(chr, range(0x20, 0x7F))) + "£€"
 # Faces that no one would set a word or an invoice in, or that PIL would draw the same as a sibling.

@@ -1,7 +1,7 @@
 """A byte-level BPE tokenizer in Qwen2's form whose merges only help with questions, so that reading stays by letter.
 
 Every merge extends a piece that begins with a space or with punctuation, letter by letter (" t", " th", " the"), along
-the words of the questions. A word at the start of an answer is therefore always spelt out in single letters, which is
+the words of the answers. A word at the start of an answer is therefore always spelt out in single letters, which is
 what makes reading words never seen in training as easy as reading known ones.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from training import chat, phrases, questions, scenes
+from training import answers, chat, drawing, phrases
 
 # Order and names are those of Qwen2.5-VL's tokenizer; the ids are this model's own.
 SPECIAL = (
@@ -57,12 +57,12 @@ def prompt_texts() -> Iterable[str]:
     for asked, answer in chat.SMALL_TALK:
         yield from asked
         yield answer
-    for name in scenes.COLOURS:
-        for shape in scenes.SHAPES:
+    for name in drawing.COLOURS:
+        for shape in drawing.SHAPES:
             yield f" There is no {name} {shape} in the image."
-    for shape in scenes.SHAPES:
-        yield from [f" There are no {questions.plural(shape)} in the image."] * 4
-    yield from [questions.NO_TEXT, questions.NO_NUMBER, questions.NO_WORD, questions.NO_SHAPE, questions.NO_INVOICE] * 8
+    for shape in drawing.SHAPES:
+        yield from [f" There are no {answers.plural(shape)} in the image."] * 4
+    yield from [answers.NO_TEXT, answers.NO_NUMBER, answers.NO_WORD, answers.NO_SHAPE, answers.NO_INVOICE] * 8
 
 
 def chains(room: int) -> list[str]:
@@ -122,7 +122,8 @@ def build() -> Encoder:
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
     if tokenizer.get_vocab_size() != VOCABULARY:
         raise ValueError(f"the vocabulary has {tokenizer.get_vocab_size()} entries, not {VOCABULARY}")
-    ids = {name: tokenizer.token_to_id(name) for name in SPECIAL}
+    whole = tokenizer.get_vocab()
+    ids = {name: whole[name] for name in SPECIAL}
     return Encoder(tokenizer, ids, {})
 
 
@@ -136,10 +137,15 @@ def save(encoder: Encoder, folder: pathlib.Path) -> None:
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     added = {
         str(index): {
-            "content": name, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True,
+            "content": name,
+            "lstrip": False,
+            "normalized": False,
+            "rstrip": False,
+            "single_word": False,
+            "special": True,
         }
         for name, index in encoder.ids.items()
-    }  # fmt: skip
+    }
     config = {
         "tokenizer_class": "Qwen2Tokenizer",
         "add_prefix_space": False,

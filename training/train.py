@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from training import card, check, evaluate, feed, model, packing, tokenizer
+from training import card, check, evaluate, feed, model, tokenizer
 from training.geometry import MAX_PIXELS, MIN_PIXELS
 from training.optim import Optimizer
 
@@ -93,7 +93,7 @@ def load_weights(network: Any, folder: pathlib.Path) -> None:
 
 
 def schedule(done: float, flat: float) -> float:
-    """Return the learning rate's factor at a fraction of the run: 2 % warm-up, level until FLAT, then linear to zero."""
+    """Return the rates' factor at a fraction of the run: 2 % warm-up, level until FLAT, then linear to zero."""
     return min(1.0, done / 0.02 + 0.01) if done < flat else max(0.0, (1.0 - done) / (1.0 - flat))
 
 
@@ -135,7 +135,7 @@ def train(
         batch = batches.next()
         pixels = (model.augment(batch["patches"], batch["patch_picture"], generator) - scale[0]) / scale[1]
         loss = packed.loss(pixels, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
         optimizer.step(schedule(done, args.flat))
         losses.append(loss.detach())
         step += 1
@@ -202,7 +202,8 @@ def main() -> None:
     print(f"exported after {time.time() - began:.0f} s: {json.dumps(facts['training'])}", flush=True)
     del network, batches
     if args.samples:
-        facts["evaluation"] = evaluate.evaluate(args.out, pool, encoder, args.samples, device)
+        report = evaluate.evaluate(args.out, pool, encoder, args.samples, device)
+        facts["evaluation"] = card.without_examples(report)
     facts["seconds"] = time.time() - began
     facts["gpu"] = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "CPU"
     facts["torch"] = torch.__version__
