@@ -64,9 +64,12 @@ def write_checkpoint(shape: str, folder: Path) -> None:
     with torch.device("cuda"):
         model = transformers.Qwen2_5_VLForConditionalGeneration(transformers.AutoConfig.from_pretrained(folder))
     torch.set_default_dtype(torch.float32)
-    for name, parameter in model.named_parameters():  # the usual 0.02 makes such a model repeat one token
-        if "lm_head" in name or "embed_tokens" in name:
-            torch.nn.init.normal_(parameter, std=0.5)
+    known = len(transformers.AutoTokenizer.from_pretrained(folder))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lm_head" in name or "embed_tokens" in name:
+                parameter.normal_(std=0.5)  # the usual 0.02 makes such a model repeat one token
+                parameter[known:] = 0  # logits of 0 never win, so that every token drawn is one that can be read
     model.save_pretrained(folder, max_shard_size="5GB")
     (folder / "config.json").write_text(json.dumps(config))
     del model

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 REPLACEMENT = "�"
 
+LONGEST_CHARACTER_TOKENS = 4
+"""UTF-8 has at most 4 bytes a character and a token at least one; what is not whole by then never will be."""
+
 
 class Detokenizer:
     """The text of one answer. `push` returns what may be shown already; `finish` the rest."""
@@ -28,7 +31,8 @@ class Detokenizer:
         self._tokens.append(token)
         context = self._decode(self._tokens[self._prefix : self._settled])
         whole = self._decode(self._tokens[self._prefix :])
-        if whole.endswith(REPLACEMENT):  # the token ends inside a character of several bytes
+        inside = whole.endswith(REPLACEMENT) and len(self._tokens) - self._settled < LONGEST_CHARACTER_TOKENS
+        if inside:  # the token ends inside a character of several bytes
             return ""
         self._text += whole[len(context) :]
         self._prefix, self._settled = self._settled, len(self._tokens)

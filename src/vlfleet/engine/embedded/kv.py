@@ -25,7 +25,7 @@ class BatchCache:
         self._shape = (ROW_STEP, LENGTH_STEP)
         """Rows and length to allocate next."""
         self._row: int | None = None
-        self._at: torch.Tensor | None = None
+        self._places: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def begin_prefill(self, tokens: int) -> None:
         """The next forward pass fills a new last row with `tokens` tokens."""
@@ -36,7 +36,7 @@ class BatchCache:
     def begin_decode(self) -> None:
         """The next forward pass appends one token to every row."""
         self._row = None
-        self._at = torch.tensor(self.lengths)
+        self._places = {}
         self._reserve(len(self.lengths), max(self.lengths) + 1)
         self.lengths = [length + 1 for length in self.lengths]
 
@@ -52,13 +52,18 @@ class BatchCache:
             keys[self._row, :, : key.shape[2]] = key[0]
             values[self._row, :, : key.shape[2]] = value[0]
             return key, value
-        rows = len(self.lengths)
-        at = self._at.to(key.device) if self._at is not None else None
-        index = torch.arange(rows, device=key.device)
+        rows, end = len(self.lengths), max(self.lengths)
+        index, at = self._places_on(key.device)
         keys[index, :, at] = key[:, :, 0]
         values[index, :, at] = value[:, :, 0]
-        end = max(self.lengths)
         return keys[:rows, :, :end], values[:rows, :, :end]
+
+    def _places_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Row and column of each new token; sent to a device once a step, not once a layer."""
+        if device not in self._places:
+            ends = torch.tensor([length - 1 for length in self.lengths], device=device)
+            self._places[device] = (torch.arange(len(self.lengths), device=device), ends)
+        return self._places[device]
 
     def clear(self, row: int) -> None:
         """Forget what `row` holds: NaN there would reach the next sequence in it, for 0 x NaN is NaN."""

@@ -19,7 +19,7 @@ from vlfleet.engine.embedded.metrics import Metrics
 from vlfleet.engine.embedded.model import Model
 from vlfleet.engine.embedded.prompt import Prompt, Reference, Seen
 from vlfleet.engine.embedded.protocol import RequestError
-from vlfleet.engine.embedded.sampling import Sampler, SamplingParams
+from vlfleet.engine.embedded.sampling import Sampler, SamplingParams, draw_together
 
 CLOSE_SECONDS = 3.0
 """A long prompt may take longer than anyone waits for the end of a process."""
@@ -235,7 +235,10 @@ class Scheduler:
         self._metrics.queue.observe(job.started - job.arrived)
         self._metrics.prefill.observe(job.first_token - job.started)
         self._metrics.ttft.observe(job.first_token - job.arrived)
-        self._take(len(self._rows) - 1, logits)
+        (token,) = self._draw([row], logits[None])
+        if isinstance(token, Exception):
+            raise token
+        self._take(len(self._rows) - 1, token)
 
     def _look(self, reference: Reference) -> Seen:
         """The embeddings of a medium; asks the cache again, for a request before this one may have filled it."""
@@ -258,24 +261,27 @@ class Scheduler:
         self.steps += 1
         for row in self._rows:
             row.position += 1
-        for index in range(len(self._rows) - 1, -1, -1):
-            row = self._rows[index]
+        drawn = self._draw(self._rows, logits)
+        for index in range(len(self._rows) - 1, -1, -1):  # backwards: leaving moves the last row, which is done by then
+            row, token = self._rows[index], drawn[index]
             try:
-                self._take(index, logits[index])
-            except Exception as error:  # what one row asks for must not cost the others their answers
+                if isinstance(token, Exception):
+                    raise token
+                self._take(index, token)
+            except Exception as error:
                 if index < len(self._rows) and self._rows[index] is row:
                     self._cache.clear(index)
                     self._leave(index)
                 self._fail(row.job, error)
 
-    def _take(self, index: int, logits: torch.Tensor) -> None:
-        """Draw the next token of a row, hand its text out, and free the row if it was the last."""
+    def _draw(self, rows: list[_Row], logits: torch.Tensor) -> list[int | Exception]:
+        logits[:, self._vocab_size :] = -torch.inf  # padding of the vocabulary, never trained
+        return draw_together([row.sampler for row in rows], logits)
+
+    def _take(self, index: int, token: int) -> None:
+        """Hand out the text of a row's next token, and free the row if it was the last."""
         row = self._rows[index]
         job, params = row.job, row.job.params
-        if logits.isnan().any():
-            raise FloatingPointError("the model computed NaN")
-        logits[self._vocab_size :] = -torch.inf  # padding of the vocabulary, never trained
-        token = row.sampler.draw(logits)
         now = time.monotonic()
         if job.last_token:
             self._metrics.inter_token.observe(now - job.last_token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import traceback
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,13 +43,37 @@ class Service:
     api_key: str = ""
 
 
+class Outbox:
+    """Carries pieces of answers from the scheduler's thread to the event loop, and wakes it once for all of a step."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[tuple[asyncio.Queue[Delta], Delta]] = deque()
+        self._woken = False
+
+    def put(self, queue: asyncio.Queue[Delta], delta: Delta) -> None:
+        """Called in the scheduler's thread."""
+        self._waiting.append((queue, delta))
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._woken = False  # first: what is put from now on wakes the loop again
+        while self._waiting:
+            queue, delta = self._waiting.popleft()
+            queue.put_nowait(delta)
+
+
 SERVICE = web.AppKey("service", Service)
+OUTBOX = web.AppKey("outbox", Outbox)
 
 
 def build_app(service: Service) -> web.Application:
     """The application; /v1 wants the key, /health and /metrics do not, as in vLLM."""
     app = web.Application(middlewares=[_errors, _authorise], client_max_size=MAX_BODY_BYTES)
     app[SERVICE] = service
+    app.on_startup.append(_open_outbox)
     app.add_routes(
         [
             web.post("/v1/chat/completions", chat_completions),
@@ -60,6 +85,10 @@ def build_app(service: Service) -> web.Application:
         ]
     )
     return app
+
+
+async def _open_outbox(app: web.Application) -> None:
+    app[OUTBOX] = Outbox(asyncio.get_running_loop())
 
 
 @web.middleware
@@ -135,7 +164,7 @@ async def _answer(
     """Run the prompt. The status is sent with the first token, so that a failure before it has its own."""
     service = request.app[SERVICE]
     room = service.builder.max_model_len - len(prompt.tokens)
-    deltas = _generate(service, prompt, body.sampling(service.generation_defaults, room, max_tokens))
+    deltas = _generate(request.app, prompt, body.sampling(service.generation_defaults, room, max_tokens))
     answer = Answer(chat, service.served_model_name, len(prompt.tokens))
     try:
         first = await anext(deltas)
@@ -169,19 +198,14 @@ async def _stream(
     return response
 
 
-async def _generate(service: Service, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
+async def _generate(app: web.Application, prompt: Prompt, params: SamplingParams) -> AsyncGenerator[Delta, None]:
     """Pieces of the answer as they come. Leaving early, as when the client goes, gives the place back.
 
     Raises:
         RequestError: the request is refused, or failed on the way.
     """
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[Delta] = asyncio.Queue()
-
-    def emit(delta: Delta) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, delta)
-
-    job = Job(prompt, params, emit)
+    service, queue = app[SERVICE], asyncio.Queue[Delta]()
+    job = Job(prompt, params, partial(app[OUTBOX].put, queue))
     service.scheduler.submit(job)
     try:
         while True:
