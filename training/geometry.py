@@ -7,11 +7,12 @@ Sources: transformers `image_processing_qwen2_vl.py` (smart_resize, patch order)
 from __future__ import annotations
 
 import functools
-import math
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from vlfleet import families
 
 PATCH = 14
 MERGE = 2
@@ -25,16 +26,7 @@ PATCH_BYTES = 3 * PATCH * PATCH
 
 def smart_resize(height: int, width: int) -> tuple[int, int]:
     """Return the (height, width) in pixels, multiples of 28, that the processor resizes a picture to."""
-    fitted_height, fitted_width = round(height / FACTOR) * FACTOR, round(width / FACTOR) * FACTOR
-    if fitted_height * fitted_width > MAX_PIXELS:
-        beta = math.sqrt(height * width / MAX_PIXELS)
-        fitted_height = max(FACTOR, math.floor(height / beta / FACTOR) * FACTOR)
-        fitted_width = max(FACTOR, math.floor(width / beta / FACTOR) * FACTOR)
-    elif fitted_height * fitted_width < MIN_PIXELS:
-        beta = math.sqrt(MIN_PIXELS / (height * width))
-        fitted_height = math.ceil(height * beta / FACTOR) * FACTOR
-        fitted_width = math.ceil(width * beta / FACTOR) * FACTOR
-    return fitted_height, fitted_width
+    return families.smart_resize(height, width, FACTOR, MIN_PIXELS, MAX_PIXELS)
 
 
 class Grid:

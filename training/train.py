@@ -56,7 +56,9 @@ def write_configuration(folder: pathlib.Path, encoder: tokenizer.Encoder, shape:
     write_json(folder / "config.json", model.config(shape, encoder.ids))
     write_json(folder / "preprocessor_config.json", PREPROCESSOR)
     end, pad = encoder.ids["<|im_end|>"], encoder.ids["<|endoftext|>"]
-    generation = {"bos_token_id": pad, "do_sample": False, "eos_token_id": [end, pad], "pad_token_id": pad}
+    # Greedy by the temperature, as Qwen2.5-VL's own file says it: vLLM reads that, and does not read do_sample.
+    generation = {"bos_token_id": pad, "do_sample": True, "eos_token_id": [end, pad], "pad_token_id": pad}
+    generation |= {"temperature": 1e-6}
     write_json(folder / "generation_config.json", generation)
 
 

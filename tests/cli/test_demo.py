@@ -116,9 +116,8 @@ def test_iou() -> None:
 bundled = model_path().is_dir() and all(image_path(question.picture).is_file() for question in QUESTIONS)
 
 
-@pytest.mark.skipif(not bundled, reason="the bundled model is not there yet")
 async def test_the_bundled_model_answers_right(tmp_path: Path) -> None:
-    process = await start(tmp_path, "vlfleet.cli", "demo")
+    process = await start(tmp_path, "vlfleet", "demo")
     out, err = await process.communicate()
     assert process.returncode == 0, (out + err).decode()
     assert left_of(tmp_path) == []

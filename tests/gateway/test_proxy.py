@@ -302,3 +302,17 @@ async def test_completions_stream_too() -> None:
         body = {"model": MODEL, "prompt": "once", "stream": True}
         async with fleet.http.post(f"{fleet.url}/v1/completions", json=body) as answer:
             assert (await events(answer))[0]["choices"][0]["text"] == "w0 "
+
+
+async def test_a_client_that_closes_with_the_last_event_was_served() -> None:
+    async with rig(engines=1) as fleet:
+        for _ in range(10):
+            answer = await fleet.chat(stream=True)
+            while (await answer.content.readline()).strip() != b"data: [DONE]":
+                pass
+            answer.close()  # as many SSE clients do: they wait for [DONE], not for the end of the body
+        while not fleet.idle():
+            await asyncio.sleep(0.01)
+        assert fleet.replicas[0].served == 10
+        assert await fleet.metric('vlfleet:requests_total{code="200",replica="r0"}') == 10
+        assert await fleet.metric('vlfleet:requests_total{code="499",replica="r0"}') == 0

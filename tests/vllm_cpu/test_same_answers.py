@@ -78,7 +78,8 @@ def picture(file: Path) -> dict[str, Any]:
 
 
 def ask(url: str, content: list[dict[str, Any]]) -> dict[str, Any]:
-    body = {"model": "demo", "messages": [{"role": "user", "content": content}], "max_tokens": 64, "temperature": 0}
+    """Greedy without saying so: both engines take the temperature from the checkpoint's generation_config.json."""
+    body = {"model": "demo", "messages": [{"role": "user", "content": content}], "max_tokens": 64}
     request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode())  # noqa: S310
     request.add_header("Content-Type", "application/json")
     with urllib.request.urlopen(request, timeout=120) as reply:  # noqa: S310

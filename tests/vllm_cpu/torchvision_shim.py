@@ -24,7 +24,7 @@ class DeclareMissingOperators:
         if extension is not None and not extension._has_ops():
             import torch
 
-            library = torch.library.Library("torchvision", "FRAGMENT")
+            library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
             for operator in ("nms", "qnms"):
                 library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
             _libraries.append(library)

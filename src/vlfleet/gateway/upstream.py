@@ -157,33 +157,45 @@ async def pass_stream(
     response.headers.update({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     try:
         await response.prepare(exchange.request)
-        await write(exchange, response, first)
-        if failure := await pass_rest(exchange, response, upstream, events):
+        await write_events(exchange, replica, response, events, first)
+        if failure := await pass_rest(exchange, replica, response, upstream, events):
             metrics.broken_streams.labels(replica.name).inc()
             await write(exchange, response, broken(exchange, replica, failure).event())
-        else:
-            replica.served += 1
+            exchange.code = 502
         await response.write_eof()
-        exchange.code = 502 if failure else 200
     except (ClientGone, ConnectionError):
-        pass  # counted as CLIENT_LEFT
+        pass  # counted as CLIENT_LEFT, unless it has everything
     return response
 
 
+async def write_events(
+    exchange: Exchange, replica: Replica, response: web.StreamResponse, events: WholeEvents, data: bytes
+) -> None:
+    """Writes whole events. With the last one the request is served: many clients close at once and wait for no end."""
+    await write(exchange, response, data)
+    if events.done:
+        exchange.code = 200
+        replica.served += 1
+
+
 async def pass_rest(
-    exchange: Exchange, response: web.StreamResponse, upstream: aiohttp.ClientResponse, events: WholeEvents
+    exchange: Exchange,
+    replica: Replica,
+    response: web.StreamResponse,
+    upstream: aiohttp.ClientResponse,
+    events: WholeEvents,
 ) -> str:
     """Passes events on until the stream ends; says what went wrong, or nothing."""
     while True:
         try:
             data = await next_events(upstream, events)
         except (aiohttp.ClientError, ConnectionError):
-            return "died"
+            return "" if events.done else "died"
         except ValueError as error:
             return f"failed ({error})"
         if not data:
             return "" if events.done else "stopped early"
-        await write(exchange, response, data)
+        await write_events(exchange, replica, response, events, data)
 
 
 async def next_events(upstream: aiohttp.ClientResponse, events: WholeEvents) -> bytes:
