@@ -311,8 +311,7 @@ async def test_a_client_that_closes_with_the_last_event_was_served() -> None:
             while (await answer.content.readline()).strip() != b"data: [DONE]":
                 pass
             answer.close()  # as many SSE clients do: they wait for [DONE], not for the end of the body
-        while not fleet.idle():
-            await asyncio.sleep(0.01)
+        await until(fleet.idle)
         assert fleet.replicas[0].served == 10
         assert await fleet.metric('vlfleet:requests_total{code="200",replica="r0"}') == 10
         assert await fleet.metric('vlfleet:requests_total{code="499",replica="r0"}') == 0
