@@ -54,6 +54,8 @@ class Behaviour:
     key: str = ""
     tokens: int = 16
     token_seconds: float = 0.0
+    end_seconds: float = 0.0
+    """Between `[DONE]` and the end of the stream."""
     answers: dict[str, str] = field(default_factory=dict)
     """Substring of the request's body -> text of the answer; else the text is `w0 w1 ...`."""
 
@@ -201,6 +203,7 @@ class Engine:
             if (body.get("stream_options") or {}).get("include_usage"):
                 await response.write(events.usage(count))
         await response.write(b"data: [DONE]\n\n")
+        await asyncio.sleep(self.behaviour.end_seconds)
         await response.write_eof()
         return response
 

@@ -305,7 +305,7 @@ async def test_completions_stream_too() -> None:
 
 
 async def test_a_client_that_closes_with_the_last_event_was_served() -> None:
-    async with rig(engines=1) as fleet:
+    async with rig(engines=1, behaviour=Behaviour(end_seconds=0.05)) as fleet:
         for _ in range(10):
             answer = await fleet.chat(stream=True)
             while (await answer.content.readline()).strip() != b"data: [DONE]":
