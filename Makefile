@@ -15,7 +15,7 @@ demo: $(VENV)/.ready ## two replicas of the bundled model answer about three pic
 	@$(BIN)/vlfleet demo
 
 up: $(VENV)/.ready ## bring a fleet of the bundled model up on port 8000, until Ctrl-C
-	@$(BIN)/vlfleet up
+	@$(BIN)/vlfleet up || [ $$? -eq 130 ] # Ctrl-C is how it ends
 
 test: $(VENV)/.ready ## every test that needs neither a GPU nor vLLM
 	@$(BIN)/python -m pytest

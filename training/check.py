@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training import chat, geometry, model, packing, tokenizer
+from training import chat, configuration, geometry, model, packing, tokenizer
 
 
 def pack(items: list[packing.Encoded]) -> dict[str, Tensor]:
@@ -156,15 +156,13 @@ def ids_equal_template(folder: pathlib.Path, encoder: tokenizer.Encoder, count: 
 
 
 def main() -> None:
-    from training import train
-
     encoder = tokenizer.build()
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
-        train.write_configuration(folder, encoder, model.Shape())
+        configuration.write_configuration(folder, encoder, model.Shape())
         ids_equal_template(folder, encoder)
         pixels_equal_processor(folder)
-        network = train.new_network(folder, 1).eval()
+        network = configuration.new_network(folder, 1).eval()
         with torch.no_grad():
             # Larger weights than at the start of training, so that no part of the model is negligible.
             for name, parameter in network.named_parameters():

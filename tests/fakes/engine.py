@@ -54,10 +54,10 @@ class Behaviour:
     key: str = ""
     tokens: int = 16
     token_seconds: float = 0.0
-    end_seconds: float = 0.0
-    """Between `[DONE]` and the end of the stream."""
     answers: dict[str, str] = field(default_factory=dict)
     """Substring of the request's body -> text of the answer; else the text is `w0 w1 ...`."""
+    end_seconds: float = 0.0
+    """Between `[DONE]` and the end of the stream."""
 
 
 @dataclass

@@ -33,8 +33,8 @@ def demo(
     from vlfleet.demo import tour
     from vlfleet.fleet.engines import engine_named
     from vlfleet.fleet.folder import FleetFolder
-    from vlfleet.fleet.run import run
     from vlfleet.fleet.spec import FleetSpec, default_threads
+    from vlfleet.run import run
 
     tour.check_bundle()
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)

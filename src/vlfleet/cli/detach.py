@@ -13,9 +13,9 @@ from vlfleet.cli.progress import TICK_SECONDS, Progress, settled
 from vlfleet.errors import ExitCode, VlfleetError
 from vlfleet.fleet.folder import FleetFolder, locked
 from vlfleet.fleet.replica import Replica
-from vlfleet.fleet.run import already_running, check_port
 from vlfleet.fleet.spec import FleetSpec
 from vlfleet.fleet.state import FleetState, load
+from vlfleet.run import already_running, check_port
 
 
 def arguments(spec: FleetSpec, insecure: bool) -> list[str]:

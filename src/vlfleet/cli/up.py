@@ -56,8 +56,8 @@ def up(
     from vlfleet.checkpoint import preflight
     from vlfleet.fleet.engines import engine_named
     from vlfleet.fleet.folder import FleetFolder
-    from vlfleet.fleet.run import check_host
     from vlfleet.fleet.spec import FleetSpec, default_threads
+    from vlfleet.run import check_host
 
     check_host(host, insecure)
     folder = FleetFolder.of(name)
@@ -84,7 +84,7 @@ def up(
 
         announce(*run_detached(spec, folder, insecure), as_json)
         return
-    from vlfleet.fleet.run import run, serve
+    from vlfleet.run import run, serve
 
     async def show(spec: FleetSpec, replicas: Sequence[Replica]) -> None:
         import asyncio

@@ -82,7 +82,7 @@ async def run(tour: Tour, spec: FleetSpec, engine: Engine, folder: FleetFolder, 
     Raises:
         VlfleetError: the fleet cannot be started, or did not answer.
     """
-    from vlfleet.fleet.run import serve
+    from vlfleet.run import serve
 
     code = await serve(spec, engine, folder, show=tour.show, say=say)
     if tour.failure:
