@@ -38,6 +38,7 @@ test-engine: $(VENV)/.ready ## the tests marked engine: against the real vLLM on
 bench: $(VENV)/.ready ## the figures of docs/measurements.md that need no GPU
 	@$(BIN)/python -m benchmarks.embedded
 	@$(BIN)/python -m benchmarks.gateway_overhead
+	@$(BIN)/python -m benchmarks.kill
 
 lock: ## write requirements.lock anew
 	@scripts/lock
