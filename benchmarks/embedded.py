@@ -1,6 +1,6 @@
 """The embedded engine on this machine: start-up, one answer, and what a second replica adds.
 
-    python -m benchmarks.embedded [--rounds 3] [--requests 64]
+    python -m benchmarks.embedded [--rounds 3] [--requests 64] [-- --dtype bfloat16]
 
 Every row comes from a fleet started for it with `vlfleet up`, asked over HTTP through its gateway. Rows take turns, so
 that a neighbour's load meets all of them; the median of the rounds is printed. Each request has a picture of its own.
@@ -75,14 +75,14 @@ def body(rng: random.Random) -> bytes:
 
 
 @contextmanager
-def fleet(setting: Setting) -> Iterator[tuple[str, float]]:
+def fleet(setting: Setting, engine_args: list[str]) -> Iterator[tuple[str, float]]:
     """A running fleet: its base URL, and the seconds until all replicas were ready."""
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "VLFLEET_HOME": home}
         command = [sys.executable, "-m", "vlfleet"]
-        options = ["--replicas", str(setting.replicas), "--threads", str(setting.threads), "--port", "0"]
+        options = ["--replicas", str(setting.replicas), "--threads", str(setting.threads), "--port", "0", "--detach"]
         began = time.monotonic()
-        subprocess.run([*command, "up", *options, "--detach"], env=environment, check=True, capture_output=True)
+        subprocess.run([*command, "up", *options, "--", *engine_args], env=environment, check=True, capture_output=True)
         seconds = time.monotonic() - began
         try:
             status = subprocess.run([*command, "status", "--json"], env=environment, check=True, capture_output=True)
@@ -124,8 +124,8 @@ async def rate(session: aiohttp.ClientSession, url: str, waiting: list[bytes], i
     return requests / (time.monotonic() - began)
 
 
-def measure(setting: Setting, requests: int, rng: random.Random) -> Result:
-    with fleet(setting) as (url, up_seconds):
+def measure(setting: Setting, requests: int, engine_args: list[str], rng: random.Random) -> Result:
+    with fleet(setting, engine_args) as (url, up_seconds):
         answer_seconds, rates = asyncio.run(load(url, requests, rng))
     return Result(up_seconds, answer_seconds, rates)
 
@@ -134,18 +134,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("engine_args", nargs="*", help="after --, for the engine")
     args = parser.parse_args()
     rng = random.Random(0)
     results: dict[Setting, list[Result]] = {setting: [] for setting in SETTINGS}
     for number in range(args.rounds):
         for setting in SETTINGS:
-            results[setting].append(measure(setting, args.requests, rng))
+            results[setting].append(measure(setting, args.requests, args.engine_args, rng))
             print(f"round {number + 1}: {setting} {results[setting][-1]}", file=sys.stderr, flush=True)
 
     print(
         f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__},"
     )
-    print(f"transformers {transformers.__version__}; pictures of 224 x 224, {TOKENS} tokens an answer;")
+    print(
+        f"transformers {transformers.__version__}; pictures of 224 x 224, {TOKENS} tokens an answer;", *args.engine_args
+    )
     print(f"medians of {args.rounds} rounds. Client, gateway and replicas share the cores.\n")
     heads = " | ".join(f"requests/s, {number} in flight" for number in IN_FLIGHT)
     print(f"| replicas x threads | `vlfleet up` s | one answer s | {heads} |")

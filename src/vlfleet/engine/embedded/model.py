@@ -132,6 +132,8 @@ def load(info: CheckpointInfo, args: EngineArgs) -> Any:
         model, report = model_class.from_pretrained(
             info.path, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
+        if not args.device_map and torch.cuda.is_available():
+            model = model.to("cuda")
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise _no_memory(info, error) from None
     except Exception as error:  # ValueError, ImportError, KeyError, SafetensorError, StrictDataclassError, ...
@@ -146,10 +148,10 @@ def load(info: CheckpointInfo, args: EngineArgs) -> Any:
         name, found, wanted = wrong[0]
         cause = f"tensor {name} has shape {list(found)}, config.json asks for {list(wanted)}"
         raise VlfleetError(cause, "take config.json and the weights from one place")
-    if not args.device_map and torch.cuda.is_available():
-        model = model.to("cuda")
     model.eval()
     for name, parameter in model.named_parameters():
+        if parameter.is_meta:  # --device-map left it on disk
+            continue
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
             raise VlfleetError(f"tensor {name} holds NaN or Inf", "download the checkpoint again, or convert it anew")
     return model
