@@ -34,7 +34,10 @@ def up(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="A checkpoint folder or a hub name; without it, the demo model.")] = "",
     name: Name = "default",
-    replicas: Annotated[int, typer.Option(min=1, max=256, help="Engine processes; requests are shared out.")] = 2,
+    replicas: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Engine processes; requests are shared out.", show_default="2, with a GPU 1"),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address of the gateway.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the gateway; 0 takes a free one.")] = 8000,
     engine: Annotated[str, typer.Option(help="The program that runs the model.")] = "embedded",
@@ -56,7 +59,7 @@ def up(
     from vlfleet.checkpoint import preflight
     from vlfleet.fleet.engines import engine_named
     from vlfleet.fleet.folder import FleetFolder
-    from vlfleet.fleet.spec import FleetSpec, default_threads
+    from vlfleet.fleet.spec import FleetSpec, default_replicas, default_threads
     from vlfleet.run import check_host
 
     check_host(host, insecure)
@@ -66,6 +69,7 @@ def up(
         from vlfleet.demo import SERVED_MODEL_NAME, model_path
 
         model, served_model_name = str(model_path()), served_model_name or SERVED_MODEL_NAME
+    replicas = replicas or default_replicas()
     path = preflight(model).path
     spec = FleetSpec(
         model=path,

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlfleet.engine.launch import EngineSpec
-
-DEFAULT_REPLICAS = 2
+from vlfleet.hardware import has_gpu
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class FleetSpec:
     name: str = "default"
     engine: str = "embedded"
     """A name of `vlfleet.fleet.engines`."""
-    replicas: int = DEFAULT_REPLICAS
+    replicas: int = 2
     threads: int = 1
     """CPU threads of each replica."""
     engine_args: tuple[str, ...] = ()
@@ -41,6 +40,11 @@ class FleetSpec:
         """Where a client on this machine reaches the gateway."""
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
         return f"http://[{host}]:{self.port}" if ":" in host and "[" not in host else f"http://{host}:{self.port}"
+
+
+def default_replicas() -> int:
+    """Two on a CPU, so that one may die. One where there is a GPU: both would load the model onto the same card."""
+    return 1 if has_gpu() else 2
 
 
 def default_threads(replicas: int) -> int:

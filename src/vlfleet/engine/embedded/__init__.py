@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
 from vlfleet.engine.launch import EngineSpec, Failure, Launch
 
@@ -21,10 +20,11 @@ class EmbeddedEngine:
         from vlfleet.checkpoint import preflight
         from vlfleet.engine.embedded.args import parse
         from vlfleet.engine.embedded.fits import check_host_memory, refuse_quantised
+        from vlfleet.hardware import has_gpu
 
         args, info = parse([str(spec.model), *spec.engine_args]), preflight(spec.model)
         refuse_quantised(info)
-        if not args.device_map and not Path("/dev/nvidiactl").exists():
+        if not args.device_map and not has_gpu():
             check_host_memory(info, args.dtype, replicas)
 
     def launch(self, spec: EngineSpec, port: int, api_key: str) -> Launch:
