@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlfleet.cli.options import named, note
-from vlfleet.cli.progress import TICK_SECONDS, Progress, settled
+from vlfleet.cli.progress import TICK_SECONDS, Progress
 from vlfleet.errors import ExitCode, VlfleetError
 from vlfleet.fleet.folder import FleetFolder, locked
-from vlfleet.fleet.replica import Replica
+from vlfleet.fleet.replica import Replica, settled
 from vlfleet.fleet.spec import FleetSpec
 from vlfleet.fleet.state import FleetState, load
 from vlfleet.run import already_running, check_port

@@ -23,12 +23,6 @@ PLAIN_EVERY_SECONDS = 10.0
 _COLOURS = {Phase.READY: "green", Phase.BACKOFF: "yellow", Phase.FAILED: "red"}
 
 
-def settled(replicas: Sequence[Replica]) -> bool:
-    """Whether nobody has to be waited for: each replica is ready or given up, and at least one is ready."""
-    phases = {replica.phase for replica in replicas}
-    return Phase.READY in phases and phases <= {Phase.READY, Phase.FAILED}
-
-
 def describe(replica: Replica, now: float) -> str:
     """The state in a few words: "load", "ready", "died, next start in 3 s: ...", "failed: ..."."""
     if replica.phase is Phase.BACKOFF and replica.retry_at:

@@ -93,7 +93,8 @@ def up(
     async def show(spec: FleetSpec, replicas: Sequence[Replica]) -> None:
         import asyncio
 
-        from vlfleet.cli.progress import TICK_SECONDS, Progress, settled
+        from vlfleet.cli.progress import TICK_SECONDS, Progress
+        from vlfleet.fleet.replica import settled
 
         progress = Progress(folder)
         with progress:

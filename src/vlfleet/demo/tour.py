@@ -13,7 +13,7 @@ from vlfleet.demo import QUESTIONS, Question, image_path, matches
 from vlfleet.engine.launch import Engine
 from vlfleet.errors import ExitCode, VlfleetError
 from vlfleet.fleet.folder import FleetFolder
-from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.fleet.replica import Replica, settled
 from vlfleet.fleet.spec import FleetSpec
 
 ANSWER_TOKENS = 128
@@ -56,7 +56,8 @@ class Tour:
         os.kill(os.getpid(), signal.SIGTERM)
 
     async def ask_all(self, spec: FleetSpec, replicas: Sequence[Replica]) -> None:
-        await settled(replicas)
+        while not settled(replicas):  # noqa: ASYNC110 - no event; a fleet without a ready one ends by itself
+            await asyncio.sleep(0.02)
         self._on_ready(replicas)
         async with Client(spec.url, timeout_seconds=PATIENCE_SECONDS) as client:
             for question in self.questions:
@@ -64,16 +65,6 @@ class Tour:
                 stream = client.chat(messages, max_tokens=ANSWER_TOKENS, temperature=0)
                 self.shown.append(Shown(question, await stream.complete()))
                 self._on_answer(self.shown[-1])
-
-
-async def settled(replicas: Sequence[Replica]) -> None:
-    """Returns when every replica is ready or given up; a fleet without a ready one ends by itself."""
-    decided = (Phase.READY, Phase.FAILED)
-    while True:
-        phases = {replica.phase for replica in replicas}
-        if Phase.READY in phases and phases.issubset(decided):
-            return
-        await asyncio.sleep(0.02)
 
 
 async def run(tour: Tour, spec: FleetSpec, engine: Engine, folder: FleetFolder, say: Callable[[str], None]) -> ExitCode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -55,3 +56,9 @@ class Replica:
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+
+def settled(replicas: Sequence[Replica]) -> bool:
+    """Whether nobody has to be waited for: each replica is ready or given up, and at least one is ready."""
+    phases = {replica.phase for replica in replicas}
+    return Phase.READY in phases and phases <= {Phase.READY, Phase.FAILED}

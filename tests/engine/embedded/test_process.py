@@ -23,15 +23,10 @@ from tests.engine.embedded.serving import DEADLINE_SECONDS, user
 from vlfleet.engine.embedded import EmbeddedEngine
 from vlfleet.engine.embedded.__main__ import main
 from vlfleet.engine.launch import EngineSpec
+from vlfleet.fleet.life import free_port
 
 ENGINE = EmbeddedEngine()
 KEY = "secret"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Process:

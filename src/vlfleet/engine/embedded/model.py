@@ -35,7 +35,8 @@ class Model:
         self._layer_types = set(getattr(self._text.config, "layer_types", None) or ["full_attention"])
         if "sliding_attention" in self._layer_types:
             raise VlfleetError("use_sliding_window is true in config.json", "set it to false, or serve it with vLLM")
-        self._flash = "flash" in str(self._text.config._attn_implementation)
+        attention = str(self._text.config._attn_implementation)
+        self._flash, self._eager = "flash" in attention, attention == "eager"
         self.device: torch.device = self._text.embed_tokens.weight.device
         self.dtype: torch.dtype = self._text.embed_tokens.weight.dtype
         self.hidden_size = int(self._text.config.hidden_size)
@@ -91,10 +92,10 @@ class Model:
         self, embeds: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None, cache: BatchCache
     ) -> torch.Tensor:
         """A ready mask (None: causal) by layer type makes transformers build none of its own."""
-        if mask is None and not self._flash and self._text.config._attn_implementation == "eager":
+        if self._eager:  # adds its mask to the scores, and knows no causal one by itself
             length = embeds.shape[1]
-            mask = torch.ones(length, length, dtype=torch.bool, device=embeds.device).tril()[None, None]
-        if mask is not None and self._text.config._attn_implementation == "eager":
+            if mask is None:
+                mask = torch.ones(length, length, dtype=torch.bool, device=embeds.device).tril()[None, None]
             mask = torch.where(mask, 0.0, torch.finfo(embeds.dtype).min).to(embeds.dtype)
         out = self._text(
             inputs_embeds=embeds,

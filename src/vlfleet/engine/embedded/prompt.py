@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -157,7 +158,7 @@ class PromptBuilder:
     def _reference(self, part: Part, place: str) -> Reference:
         url = part.image_url if part.type == "image_url" else part.video_url
         url = url.url if isinstance(url, Url) else url
-        try:
+        with _naming(place):
             if part.type == "image_url":
                 if not url:
                     raise MediaError("holds no image_url", "give it as a data: URL")
@@ -167,8 +168,6 @@ class PromptBuilder:
                 frames = [decode_data_url(frame) for frame in part.video or _video_frames(url)]
                 seconds = self._info.family.temporal_patch_size / part.fps
                 key = b"video:" + b"".join(len(frame).to_bytes(8, "little") + frame for frame in frames)
-        except MediaError as error:
-            raise RequestError(f"{place} {error.cause}", error.remedy, param=place) from None
         if part.type != "image_url" and len(frames) > self._args.video_frames:
             cause = f"{place} has {len(frames)} frames, at most {self._args.video_frames} are allowed"
             raise RequestError(cause, "take fewer frames a second", param=place)
@@ -179,10 +178,8 @@ class PromptBuilder:
         family = self._info.family
         if reference.seen is not None:
             return len(reference.seen.embeddings)
-        try:
+        with _naming(place):
             header = read_header(reference.frames[0])
-        except MediaError as error:
-            raise RequestError(f"{place} {error.cause}", error.remedy, param=place) from None
         tokens = image_tokens(
             header.width,
             header.height,
@@ -193,12 +190,10 @@ class PromptBuilder:
         return video_tokens(len(reference.frames), tokens) if reference.video else tokens
 
     def _look(self, place: str, reference: Reference) -> Medium:
-        try:
+        with _naming(place):
             if reference.video:
                 return self._preprocessor.video(reference.frames)
             return self._preprocessor.image(reference.frames[0])
-        except MediaError as error:
-            raise RequestError(f"{place} {error.cause}", error.remedy, param=place) from None
 
     def _lay_out(self, short: list[int], media: list[Reference]) -> Prompt:
         """Replace each placeholder of `short` by as many as its medium has visual tokens."""
@@ -239,6 +234,15 @@ class PromptBuilder:
                 f"the prompt has {tokens:,} tokens, the model's context holds {self.max_model_len:,} with the answer"
             )
             raise RequestError(cause, "shorten the text, or send fewer or smaller pictures")
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """What is wrong with a medium becomes a refusal of the request that says where it stands."""
+    try:
+        yield
+    except MediaError as error:
+        raise RequestError(f"{place} {error.cause}", error.remedy, param=place) from None
 
 
 def _refuse_special(text: str, place: str) -> None:
