@@ -147,6 +147,10 @@ def two_turns(rng: random.Random, a: drawing.Scene, b: drawing.Scene) -> list[tu
     """Return questions with answers about two pictures of the same kind."""
     both = (a, b)
     asked: list[tuple[str, str]] = []
+
+    def add(answer: str, *wordings: str) -> None:
+        asked.append((rng.choice(wordings), answer))
+
     index = rng.randrange(2)
     which, one = FIRST_SECOND[index], both[index]
     if a.kind in ("number", "word"):
@@ -174,124 +178,70 @@ def two_turns(rng: random.Random, a: drawing.Scene, b: drawing.Scene) -> list[tu
         larger = max(both, key=lambda shown: int(shown.texts[0].text))
         smaller = min(both, key=lambda shown: int(shown.texts[0].text))
         if rng.random() < 0.7:
-            asked.append(
-                (
-                    rng.choice(
-                        (
-                            "Which number is larger?",
-                            "Which of the two numbers is larger?",
-                            "Which number is bigger?",
-                            "What is the larger number?",
-                            "Which is the greater number?",
-                        )
-                    ),
-                    larger.texts[0].text,
-                )
+            add(
+                larger.texts[0].text,
+                "Which number is larger?",
+                "Which of the two numbers is larger?",
+                "Which number is bigger?",
+                "What is the larger number?",
+                "Which is the greater number?",
             )
         elif rng.random() < 0.5:
-            asked.append(
-                (
-                    rng.choice(
-                        (
-                            "Which number is smaller?",
-                            "What is the smaller number?",
-                            "Which of the two numbers is smaller?",
-                        )
-                    ),
-                    smaller.texts[0].text,
-                )
+            add(
+                smaller.texts[0].text,
+                "Which number is smaller?",
+                "What is the smaller number?",
+                "Which of the two numbers is smaller?",
             )
         else:
-            asked.append(
-                (
-                    rng.choice(("Which image shows the larger number?", "Which picture has the bigger number?")),
-                    f"The {FIRST_SECOND[both.index(larger)]} image.",
-                )
+            add(
+                f"The {FIRST_SECOND[both.index(larger)]} image.",
+                "Which image shows the larger number?",
+                "Which picture has the bigger number?",
             )
     if a.kind == "word":
         same = a.texts[0].text == b.texts[0].text
-        asked.append(
-            (
-                rng.choice(
-                    (
-                        "Do both images show the same word?",
-                        "Is it the same word in both images?",
-                        "Are the two words the same?",
-                    )
-                ),
-                "Yes." if same else "No.",
-            )
+        add(
+            "Yes." if same else "No.",
+            "Do both images show the same word?",
+            "Is it the same word in both images?",
+            "Are the two words the same?",
         )
     if a.kind == "shape":
-        asked.append(
-            (
-                rng.choice(
-                    (
-                        f"What color is the shape in the {which} image?",
-                        f"What colour is the {which} one?",
-                        f"Which color does the {which} image show?",
-                    )
-                ),
-                one.shapes[0].colour,
-            )
+        add(
+            one.shapes[0].colour,
+            f"What color is the shape in the {which} image?",
+            f"What colour is the {which} one?",
+            f"Which color does the {which} image show?",
         )
-        asked.append(
-            (
-                rng.choice(
-                    (
-                        f"What shape is in the {FIRST_SECOND[1 - index]} image?",
-                        f"Which shape does the {FIRST_SECOND[1 - index]} picture show?",
-                    )
-                ),
-                both[1 - index].shapes[0].shape,
-            )
+        add(
+            both[1 - index].shapes[0].shape,
+            f"What shape is in the {FIRST_SECOND[1 - index]} image?",
+            f"Which shape does the {FIRST_SECOND[1 - index]} picture show?",
         )
         same = a.shapes[0].colour == b.shapes[0].colour
-        asked.append(
-            (
-                rng.choice(
-                    (
-                        "Do both images show the same color?",
-                        "Are the two shapes of the same color?",
-                        "Is the color the same in both pictures?",
-                    )
-                ),
-                "Yes." if same else "No.",
-            )
+        add(
+            "Yes." if same else "No.",
+            "Do both images show the same color?",
+            "Are the two shapes of the same color?",
+            "Is the color the same in both pictures?",
         )
     if a.kind == "shapes":
-        asked.append(
-            (
-                rng.choice(
-                    (
-                        f"How many shapes are in the {which} image?",
-                        f"Count the shapes in the {which} picture.",
-                        f"How many shapes does the {which} image show?",
-                    )
-                ),
-                str(len(one.shapes)),
-            )
+        add(
+            str(len(one.shapes)),
+            f"How many shapes are in the {which} image?",
+            f"Count the shapes in the {which} picture.",
+            f"How many shapes does the {which} image show?",
         )
         if len(a.shapes) != len(b.shapes):
             more = 0 if len(a.shapes) > len(b.shapes) else 1
-            asked.append(
-                (
-                    rng.choice(
-                        (
-                            "Which image shows more shapes?",
-                            "Which picture has more shapes?",
-                            "Where are more shapes, in the first or the second image?",
-                        )
-                    ),
-                    f"The {FIRST_SECOND[more]} image.",
-                )
+            add(
+                f"The {FIRST_SECOND[more]} image.",
+                "Which image shows more shapes?",
+                "Which picture has more shapes?",
+                "Where are more shapes, in the first or the second image?",
             )
-    asked.append(
-        (
-            rng.choice(("How many images are there?", "How many images do you see?", "How many pictures did I send?")),
-            "2",
-        )
-    )
+    add("2", "How many images are there?", "How many images do you see?", "How many pictures did I send?")
     rng.shuffle(asked)
     return asked
 
