@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
@@ -22,7 +21,7 @@ from vlfleet.engine.launch import Engine
 from vlfleet.errors import ExitCode, VlfleetError
 from vlfleet.fleet.folder import FleetFolder, Lock
 from vlfleet.fleet.replica import Replica
-from vlfleet.fleet.spec import FleetSpec
+from vlfleet.fleet.spec import FleetSpec, is_loopback
 from vlfleet.fleet.state import Status
 from vlfleet.fleet.supervisor import Supervisor
 from vlfleet.fleet.timing import Timing
@@ -37,11 +36,7 @@ def check_host(host: str, insecure: bool) -> None:
     Raises:
         VlfleetError: `host` is no loopback address, and `insecure` is not set.
     """
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    if not loopback and not insecure:
+    if not is_loopback(host) and not insecure:
         cause = f"--host {host} lets everybody on the network use this fleet, which has no API key"
         raise VlfleetError(cause, "serve on 127.0.0.1, or add --insecure if the network is trusted", ExitCode.USAGE)
 

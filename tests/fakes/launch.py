@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vlfleet.engine.launch import EngineSpec, Failure, Launch
+from vlfleet.engine.launch import EngineSpec, Failure, Launch, Observation, Placement, Preparation, Value
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -19,22 +20,28 @@ class FakeEngine:
     """
 
     name = "fake"
+    progress_counters: tuple[str, ...] = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
 
     def __init__(self, *options: str) -> None:
         self.options = options
 
-    def check(self, spec: EngineSpec, replicas: int) -> None:
+    def prepare(self, spec: EngineSpec, replicas: int, *, exposed: bool = False) -> Preparation:
         """A fake fits everywhere."""
+        return Preparation((Placement(),) * replicas)
 
-    def launch(self, spec: EngineSpec, port: int, api_key: str) -> Launch:
+    def launch(self, spec: EngineSpec, placement: Placement, port: int, api_key: str) -> Launch:
         argv = (sys.executable, "-u", "-m", "tests.fakes.engine", "--port", str(port))
         named = ("--served-model-name", spec.served_model_name)
         env = {"VLFLEET_ENGINE_KEY": api_key, "PYTHONPATH": str(REPO)}
         return Launch((*argv, *named, *self.options, *spec.engine_args), env)
 
-    def phase(self, line: str) -> str | None:
+    def observe(self, line: str) -> Observation | None:
+        """`phase: NAME`, and `decided: {JSON}`."""
         _, found, name = line.partition("phase: ")
-        return name.strip() if found else None
+        if found:
+            return Observation(name.strip())
+        _, found, text = line.partition("decided: ")
+        return Observation(decisions=json.loads(text)) if found else None
 
     def failure(self, lines: Sequence[str]) -> Failure | None:
         """`ERROR: cause | remedy`; with `FATAL:` another start cannot help."""
@@ -44,4 +51,7 @@ class FakeEngine:
                 if found:
                     cause, _, remedy = text.partition(" | ")
                     return Failure(cause.strip(), remedy.strip(), retry)
+        return None
+
+    def heal(self, spec: EngineSpec, failure: Failure, decisions: Mapping[str, Value]) -> tuple[EngineSpec, str] | None:
         return None

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from vlfleet.demo import model_path
-from vlfleet.engine.launch import Engine, EngineSpec, Failure, Launch
+from vlfleet.engine.launch import (
+    Engine,
+    EngineSpec,
+    Failure,
+    Launch,
+    Observation,
+    Placement,
+    Preparation,
+    Value,
+)
 from vlfleet.fleet.folder import FleetFolder, Lock
 from vlfleet.fleet.processes import EngineProcess, engine_of, kill_marked, marked, spawn
 from vlfleet.fleet.spec import FleetSpec
@@ -46,24 +55,29 @@ class ScriptEngine:
     """An engine that is a few lines of Python, given the port as sys.argv[1]."""
 
     name = "script"
+    progress_counters: tuple[str, ...] = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
 
     def __init__(self, script: str = SERVER) -> None:
         self.script = script
         self.launched: list[tuple[int, str]] = []
 
-    def check(self, spec: EngineSpec, replicas: int) -> None:
+    def prepare(self, spec: EngineSpec, replicas: int, *, exposed: bool = False) -> Preparation:
         """It fits everywhere."""
+        return Preparation((Placement(),) * replicas)
 
-    def launch(self, spec: EngineSpec, port: int, api_key: str) -> Launch:
+    def launch(self, spec: EngineSpec, placement: Placement, port: int, api_key: str) -> Launch:
         self.launched.append((port, api_key))
         return Launch((sys.executable, "-I", "-S", "-c", self.script, str(port)), {"VLFLEET_ENGINE_KEY": api_key})
 
-    def phase(self, line: str) -> str | None:
-        return line.removeprefix("phase: ") if line.startswith("phase: ") else None
+    def observe(self, line: str) -> Observation | None:
+        return Observation(line.removeprefix("phase: ")) if line.startswith("phase: ") else None
 
-    def failure(self, lines: list[str]) -> Failure | None:
+    def failure(self, lines: Sequence[str]) -> Failure | None:
         found = next((line for line in lines if line.startswith("ERROR: ")), "")
         return Failure(found.removeprefix("ERROR: "), "buy memory", retry="fatal" not in found) if found else None
+
+    def heal(self, spec: EngineSpec, failure: Failure, decisions: Mapping[str, Value]) -> tuple[EngineSpec, str] | None:
+        return None
 
 
 def make_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FleetFolder]:

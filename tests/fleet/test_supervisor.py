@@ -14,7 +14,7 @@ import pytest
 
 from tests.fakes import FakeEngine
 from tests.fleet.rig import FAST, SERVER, ScriptEngine, fleet, start_process, until
-from vlfleet.engine.launch import EngineSpec, Launch
+from vlfleet.engine.launch import EngineSpec, Launch, Placement
 from vlfleet.errors import ExitCode
 from vlfleet.fleet import memory
 from vlfleet.fleet.folder import FleetFolder
@@ -121,9 +121,9 @@ async def test_what_no_restart_can_help_is_given_up_at_once(folder: FleetFolder)
 
 async def test_neighbours_serve_on_when_one_is_given_up(folder: FleetFolder) -> None:
     class OneBroken(ScriptEngine):
-        def launch(self, spec: EngineSpec, port: int, api_key: str) -> Launch:
+        def launch(self, spec: EngineSpec, placement: Placement, port: int, api_key: str) -> Launch:
             self.script = SERVER if not self.launched else "print('ERROR: fatal'); raise SystemExit(1)"
-            return super().launch(spec, port, api_key)
+            return super().launch(spec, placement, port, api_key)
 
     async with fleet(folder, OneBroken(), replicas=2) as supervisor:
         good, bad = supervisor.replicas
@@ -135,7 +135,7 @@ async def test_neighbours_serve_on_when_one_is_given_up(folder: FleetFolder) -> 
 
 async def test_engine_class_that_raises_fails_alone(folder: FleetFolder) -> None:
     class Faulty(ScriptEngine):
-        def launch(self, spec: EngineSpec, port: int, api_key: str) -> Launch:
+        def launch(self, spec: EngineSpec, placement: Placement, port: int, api_key: str) -> Launch:
             raise RuntimeError("no such flag")
 
     timing = replace(FAST, restart=RestartPolicy(first_seconds=0.001, deaths=2))

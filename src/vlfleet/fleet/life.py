@@ -110,7 +110,7 @@ class ReplicaLife:
         replica = self.replica
         replica.port, replica.api_key = free_port(), secrets.token_urlsafe(_KEY_BYTES)
         replica.started_at, replica.ready_at, replica.retry_at, replica.pid = time.time(), 0.0, 0.0, 0
-        launch = self._engine.launch(self._spec, replica.port, replica.api_key)
+        launch = self._engine.launch(self._spec, replica.placement, replica.port, replica.api_key)
         self._oom_kills = memory.oom_kills()
         started = spawn(launch.argv, launch.env, self._folder, replica.name, self._timing.adopt_seconds)
         self._set(Phase.STARTING)
@@ -156,7 +156,8 @@ class ReplicaLife:
         tail = logs.Tail(log)
         while not replica.ready_at:
             for line in tail.lines():
-                phase = self._engine.phase(line)
+                seen = self._engine.observe(line)
+                phase = seen.phase if seen else ""
                 if phase == Phase.READY:
                     self.probe_now()  # only /health decides
                 elif phase and not replica.ready_at:

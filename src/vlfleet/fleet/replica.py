@@ -6,6 +6,8 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from vlfleet.engine.launch import Placement, Value
+
 
 class Phase(enum.StrEnum):
     """The life of a replica. STARTING is refined by `Replica.detail` with the engine's own phases."""
@@ -24,7 +26,7 @@ class Phase(enum.StrEnum):
 class Replica:
     """One engine process (with its workers) that answers requests by itself.
 
-    Only the supervisor changes the fields down to `error`; only the gateway changes those after it.
+    Only the supervisor changes the fields down to `decisions`; only the gateway changes those after it.
     Times are seconds since the epoch.
     """
 
@@ -45,6 +47,13 @@ class Replica:
     restarts: int = 0
     error: str = ""
     """Why it died last, with the remedy; stays after a successful restart."""
+    adjusted: str = ""
+    """What was given up so that it could start ("max_model_len 8192 -> 4096"), else empty."""
+    placement: Placement = field(default_factory=Placement)
+    phases: dict[str, float] = field(default_factory=dict)
+    """Seconds of each phase of the last start, in their order; of the current one, when it began to count."""
+    decisions: dict[str, Value] = field(default_factory=dict)
+    """What the engine decided in its last start: kv_cache_tokens, max_concurrency, encoder_budget_tokens, ..."""
 
     in_flight: int = 0
     """Requests that the gateway has sent and not finished."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlfleet.engine.launch import EngineSpec
+from vlfleet.engine.launch import EngineOptions, EngineSpec
 from vlfleet.hardware import has_gpu
 
 
@@ -22,6 +23,9 @@ class FleetSpec:
     replicas: int = 2
     threads: int = 1
     """CPU threads of each replica."""
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    options: EngineOptions = field(default_factory=EngineOptions)
     engine_args: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = 8000
@@ -29,7 +33,15 @@ class FleetSpec:
 
     @property
     def engine_spec(self) -> EngineSpec:
-        return EngineSpec(self.model, self.served_model_name, self.threads, self.engine_args)
+        return EngineSpec(
+            model=self.model,
+            served_model_name=self.served_model_name,
+            threads=self.threads,
+            tensor_parallel_size=self.tensor_parallel_size,
+            pipeline_parallel_size=self.pipeline_parallel_size,
+            options=self.options,
+            engine_args=self.engine_args,
+        )
 
     @property
     def engine_part(self) -> tuple[str, int, EngineSpec]:
@@ -40,6 +52,14 @@ class FleetSpec:
         """Where a client on this machine reaches the gateway."""
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
         return f"http://[{host}]:{self.port}" if ":" in host and "[" not in host else f"http://{host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def default_replicas() -> int:

@@ -9,12 +9,13 @@ from typing import Any, Literal, TypeVar
 
 import orjson
 
+from vlfleet.engine.launch import EngineOptions, Placement
 from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.processes import EngineProcess, ProcessId
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.fleet.spec import FleetSpec
 
-SCHEMA = 1
+SCHEMA = 2
 Status = Literal["serving", "draining", "stopped", "failed"]
 Record = TypeVar("Record")
 
@@ -72,14 +73,16 @@ def load(folder: FleetFolder) -> FleetState | None:
 def _read(facts: dict[str, Any]) -> FleetState:
     spec = _record(FleetSpec, facts["spec"])
     replicas = [_record(Replica, each) for each in facts["replicas"]]
-    for replica in replicas:
+    for replica, each in zip(replicas, facts["replicas"], strict=True):
         replica.phase = Phase(replica.phase)
+        replica.placement = _record(Placement, {**each["placement"], "gpus": tuple(each["placement"]["gpus"])})
     processes = {
         name: EngineProcess(_record(ProcessId, each["engine"]), _record(ProcessId, each["shim"]), str(each["mark"]))
         for name, each in facts["processes"].items()
     }
+    options = _record(EngineOptions, facts["spec"]["options"])
     return FleetState(
-        spec=replace(spec, model=Path(spec.model), engine_args=tuple(spec.engine_args)),
+        spec=replace(spec, model=Path(spec.model), engine_args=tuple(spec.engine_args), options=options),
         supervisor=_record(ProcessId, facts["supervisor"]),
         started_at=float(facts["started_at"]),
         status=facts["status"],

@@ -17,7 +17,7 @@ from vlfleet.fleet.health import open_session
 from vlfleet.fleet.life import ReplicaLife, new_replica
 from vlfleet.fleet.processes import EngineProcess, ProcessId, kill_marked
 from vlfleet.fleet.replica import Phase, Replica
-from vlfleet.fleet.spec import FleetSpec
+from vlfleet.fleet.spec import FleetSpec, is_loopback
 from vlfleet.fleet.state import FleetState, Status, load, save
 from vlfleet.fleet.timing import Timing
 
@@ -57,7 +57,7 @@ class Supervisor:
         self._session = open_session()
         running = await self._take_over()
         if not running:  # else some serve: one that does not fit beside them fails alone
-            self._engine.check(self.spec.engine_spec, len(self.replicas))
+            await self._prepare()
         for replica in self.replicas:
             life = ReplicaLife(
                 replica, self.spec.engine_spec, self._engine, self._folder, self._timing, self._session, self._changed
@@ -65,6 +65,17 @@ class Supervisor:
             self._lives.append(life)
         self._saver = asyncio.create_task(self._keep_state())
         self._tasks = [asyncio.create_task(life.run(running.get(life.replica.name))) for life in self._lives]
+
+    async def _prepare(self) -> None:
+        """Asks the engine whether this can work here, and gives each replica its place."""
+        exposed = not is_loopback(self.spec.host)
+        prepared = await asyncio.to_thread(
+            self._engine.prepare, self.spec.engine_spec, len(self.replicas), exposed=exposed
+        )
+        for note in prepared.notes:
+            self._say(note)
+        for replica, placement in zip(self.replicas, prepared.placements, strict=True):
+            replica.placement = placement
 
     async def _take_over(self) -> dict[str, EngineProcess]:
         """The processes of a killed supervisor that can be kept, their records restored; its others are ended."""

@@ -24,7 +24,7 @@ from vlfleet.engine.embedded.boot import (
     _sampling_defaults,
 )
 from vlfleet.engine.embedded.fits import check_host_memory
-from vlfleet.engine.launch import EngineSpec
+from vlfleet.engine.launch import EngineSpec, Observation, Placement
 from vlfleet.errors import ExitCode, VlfleetError
 
 
@@ -147,7 +147,7 @@ def test_generation_config_may_be_absent_or_junk(info: CheckpointInfo, tmp_path:
 
 def test_the_fleet_starts_it_with_its_key_in_the_environment(info: CheckpointInfo) -> None:
     spec = EngineSpec(info.path, "tiny", threads=3, engine_args=("--max-num-seqs", "2"))
-    launch = EmbeddedEngine().launch(spec, 8123, "secret")
+    launch = EmbeddedEngine().launch(spec, Placement(), 8123, "secret")
     assert "secret" not in " ".join(launch.argv)
     assert launch.env["VLFLEET_ENGINE_KEY"] == "secret"
     assert launch.env["OMP_NUM_THREADS"] == "3"
@@ -157,22 +157,22 @@ def test_the_fleet_starts_it_with_its_key_in_the_environment(info: CheckpointInf
 
 def test_check_refuses_what_cannot_start(info: CheckpointInfo, tmp_path: Path) -> None:
     engine = EmbeddedEngine()
-    engine.check(EngineSpec(info.path, "tiny"), 1)
+    engine.prepare(EngineSpec(info.path, "tiny"), 1)
     with pytest.raises(VlfleetError) as caught:
-        engine.check(EngineSpec(info.path, "tiny", engine_args=("--nothing",)), 1)
+        engine.prepare(EngineSpec(info.path, "tiny", engine_args=("--nothing",)), 1)
     assert caught.value.exit_code == ExitCode.USAGE
     folder = Path(shutil.copytree(info.path, tmp_path / "model"))
     config = json.loads((folder / "config.json").read_text()) | {"quantization_config": {"quant_method": "awq"}}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(VlfleetError, match="quantised") as caught:
-        engine.check(EngineSpec(folder, "tiny"), 1)
+        engine.prepare(EngineSpec(folder, "tiny"), 1)
     assert caught.value.exit_code == ExitCode.DOES_NOT_FIT
 
 
 def test_phases_and_failures_are_read_from_the_log() -> None:
     engine = EmbeddedEngine()
-    assert engine.phase("phase: warm-up (3.2 s)") == "warm-up"
-    assert engine.phase("the phase: load") is None
+    assert engine.observe("phase: warm-up (3.2 s)") == Observation("warm-up")
+    assert engine.observe("the phase: load") is None
     assert engine.failure(["phase: import (0.1 s)", "tiny: 1.6 M parameters"]) is None
     for line, cause, remedy, retry in [
         ("port 80 cannot be used: in use | choose another", "port 80 cannot be used: in use", "choose another", True),

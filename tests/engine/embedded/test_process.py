@@ -22,7 +22,7 @@ from tests.conftest import TinyCheckpoint
 from tests.engine.embedded.serving import DEADLINE_SECONDS, user
 from vlfleet.engine.embedded import EmbeddedEngine
 from vlfleet.engine.embedded.__main__ import main
-from vlfleet.engine.launch import EngineSpec
+from vlfleet.engine.launch import EngineSpec, Placement
 from vlfleet.fleet.life import free_port
 
 ENGINE = EmbeddedEngine()
@@ -34,7 +34,7 @@ class Process:
 
     def __init__(self, model: Path, log: Path, *options: str, port: int = 0) -> None:
         self.port = port or free_port()
-        launch = ENGINE.launch(EngineSpec(model, "tiny", engine_args=options), self.port, KEY)
+        launch = ENGINE.launch(EngineSpec(model, "tiny", engine_args=options), Placement(), self.port, KEY)
         self._log = log
         with log.open("wb") as out:
             environment = {**os.environ, **launch.env}
@@ -88,7 +88,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
 def test_it_starts_serves_and_ends(tiny_checkpoint: TinyCheckpoint, start: Start) -> None:
     engine = start(tiny_checkpoint("qwen2_5_vl"))
     engine.wait_until_ready()
-    assert [ENGINE.phase(line) for line in engine.lines if ENGINE.phase(line)] == ["import", "load", "warm-up", "ready"]
+    phases = [seen.phase for line in engine.lines if (seen := ENGINE.observe(line))]
+    assert phases == ["import", "load", "warm-up", "ready"]
     assert ENGINE.failure(engine.lines) is None
     assert b"200 OK" in engine.request("/health")
     answer = engine.request("/v1/chat/completions", {"messages": [user("hello")], "max_tokens": 3})
@@ -198,7 +199,7 @@ def test_what_prevents_a_start_is_one_line(
     assert failure is not None
     assert failure.remedy
     assert not failure.retry
-    assert not any(ENGINE.phase(line) == "ready" for line in lines)
+    assert not any(line.startswith("phase: ready") for line in lines)
 
 
 def test_a_broken_checkpoint_ends_the_process_before_torch_is_loaded(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Mapping, Sequence
 
-from vlfleet.engine.launch import EngineSpec, Failure, Launch
+from vlfleet.engine.launch import EngineSpec, Failure, Launch, Observation, Placement, Preparation, Value
+from vlfleet.errors import ExitCode, VlfleetError
 
 _PHASE = re.compile(r"^phase: (\S+)")
+_OPTIONS = frozenset(
+    ("dtype", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "limit_mm_per_prompt", "kv_cache_memory_bytes")
+)
 _ERROR = re.compile(r"^ERROR: (.*) \| (.*)$")
 
 
@@ -15,22 +21,26 @@ class EmbeddedEngine:
     """How the fleet starts an embedded engine and reads its log."""
 
     name = "embedded"
+    progress_counters: tuple[str, ...] = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
 
-    def check(self, spec: EngineSpec, replicas: int) -> None:
+    def prepare(self, spec: EngineSpec, replicas: int, *, exposed: bool = False) -> Preparation:
+        """Refuses what this engine lacks, and what the machine's memory cannot hold."""
         from vlfleet.checkpoint import preflight
         from vlfleet.engine.embedded.args import parse
         from vlfleet.engine.embedded.fits import check_host_memory, refuse_quantised
         from vlfleet.hardware import has_gpu
 
-        args, info = parse([str(spec.model), *spec.engine_args]), preflight(spec.model)
+        args, info = parse([str(spec.model), *_flags(spec), *spec.engine_args]), preflight(spec.model)
         refuse_quantised(info)
         if not args.device_map and not has_gpu():
             check_host_memory(info, args.dtype, replicas)
+        return Preparation((Placement(),) * replicas)
 
-    def launch(self, spec: EngineSpec, port: int, api_key: str) -> Launch:
+    def launch(self, spec: EngineSpec, placement: Placement, port: int, api_key: str) -> Launch:
         """One thread pool of `spec.threads`: more replicas than cores / threads would only take turns."""
         argv = [sys.executable, "-m", "vlfleet.engine.embedded", str(spec.model)]
-        argv += ["--port", str(port), "--served-model-name", spec.served_model_name, *spec.engine_args]
+        argv += ["--port", str(port), "--served-model-name", spec.served_model_name, *_flags(spec)]
+        argv += spec.engine_args
         threads = str(spec.threads)
         env = {
             "VLFLEET_ENGINE_KEY": api_key,
@@ -40,13 +50,13 @@ class EmbeddedEngine:
             "HF_HUB_OFFLINE": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        return Launch(tuple(argv), env)
+        return Launch(tuple(argv), env, frozenset({"VLFLEET_ENGINE_KEY"}))
 
-    def phase(self, line: str) -> str | None:
+    def observe(self, line: str) -> Observation | None:
         match = _PHASE.match(line)
-        return match[1] if match else None
+        return Observation(match[1]) if match else None
 
-    def failure(self, lines: list[str]) -> Failure | None:
+    def failure(self, lines: Sequence[str]) -> Failure | None:
         """What the engine itself explained, else the last line of a traceback."""
         for line in lines:
             if match := _ERROR.match(line):
@@ -55,3 +65,27 @@ class EmbeddedEngine:
             last = next((line for line in reversed(lines) if re.match(r"^[\w.]+(Error|Exception)\b", line)), "")
             return Failure(last or "the engine crashed", "see `vlfleet logs`")
         return None
+
+    def heal(self, spec: EngineSpec, failure: Failure, decisions: Mapping[str, Value]) -> None:
+        """Nothing: `prepare` has counted the memory before, and every cache takes only what is left."""
+
+
+def _flags(spec: EngineSpec) -> list[str]:
+    """The options as this engine's flags.
+
+    Raises:
+        VlfleetError: it lacks one of them.
+    """
+    if spec.world_size > 1:
+        cause = "the embedded engine cannot spread a replica over several GPUs by tensor or pipeline parallelism"
+        raise VlfleetError(cause, "use --engine vllm, or `-- --device-map balanced`", ExitCode.USAGE)
+    flags = []
+    for option, value in vars(spec.options).items():
+        if value is None:
+            continue
+        name = "--" + option.replace("_", "-")
+        if option not in _OPTIONS:
+            cause = f"the embedded engine has no {name}"
+            raise VlfleetError(cause, "leave it out, or use --engine vllm", ExitCode.USAGE)
+        flags += [name, json.dumps(value) if isinstance(value, dict) else str(value)]
+    return flags
