@@ -46,16 +46,20 @@ class CheckpointInfo:
         return int(self.config["max_position_embeddings"])
 
 
-def preflight(model: str | Path) -> CheckpointInfo:
+def preflight(model: str | Path, *, weights: bool = True) -> CheckpointInfo:
     """Find `model` and check it by its headers: takes milliseconds, loads no tensor.
+
+    Without `weights` only its configuration is read, as for an engine that makes the weights up (--load-format dummy);
+    `parameters` and `bytes` are 0 then.
 
     Raises:
         VlfleetError: it is not there, not a Qwen-VL checkpoint, or a file of it is missing or truncated.
     """
     path = locate(model)
     config, family = _config(path)
-    tensors = [tensor for shard in _shards(path) for tensor in read_header(shard)]
-    _check_layers(path, config, tensors)
+    tensors = [tensor for shard in _shards(path) for tensor in read_header(shard)] if weights else []
+    if weights:
+        _check_layers(path, config, tensors)
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
         if not (path / name).is_file():
             raise VlfleetError(f"{path.name} has no {name}", f"copy {name} from the model's page on the hub")
@@ -69,7 +73,7 @@ def preflight(model: str | Path) -> CheckpointInfo:
         config=config,
         parameters=parameters.total(),
         bytes=sum(tensor.end - tensor.start for tensor in tensors),
-        dtype=max(parameters, key=lambda dtype: parameters[dtype] * BITS.get(dtype, 8)),
+        dtype=max(parameters, key=lambda dtype: parameters[dtype] * BITS.get(dtype, 8), default="BF16"),
         quantization=str(_part(config, "quantization_config", "config.json").get("quant_method", "")),
         min_pixels=min_pixels,
         max_pixels=max_pixels,

@@ -76,7 +76,7 @@ def _unexpected(error: Exception) -> ExitCode:
     if os.environ.get("VLFLEET_DEBUG"):
         traceback.print_exception(error)
         return ExitCode.FAILED
-    from vlfleet.fleet.folder import home
+    from vlfleet.home import home
 
     where = home() / "crash.log"
     try:

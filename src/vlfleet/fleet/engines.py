@@ -8,7 +8,7 @@ from typing import cast
 from vlfleet.engine.launch import Engine
 from vlfleet.errors import ExitCode, VlfleetError
 
-_BUILT_IN = {"embedded": "vlfleet.engine.embedded:EmbeddedEngine"}
+_BUILT_IN = {"vllm": "vlfleet.engine.vllm:VllmEngine", "embedded": "vlfleet.engine.embedded:EmbeddedEngine"}
 
 
 def engine_named(name: str) -> Engine:

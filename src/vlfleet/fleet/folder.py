@@ -10,16 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlfleet.errors import ExitCode, VlfleetError
+from vlfleet.home import home
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-def home() -> Path:
-    """The folder of all fleets: $VLFLEET_HOME, else $XDG_STATE_HOME/vlfleet, else ~/.local/state/vlfleet."""
-    if value := os.environ.get("VLFLEET_HOME"):
-        return Path(value).expanduser().absolute()
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser().absolute() / "vlfleet"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""vLLM, launched as its own documentation and the GPUs at hand ask for, and read by its log.
+
+Nothing here imports vLLM: it runs in the Python that it was installed into, which need not be this one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from vlfleet.checkpoint import CheckpointInfo, preflight
+from vlfleet.engine.launch import EngineSpec, Failure, Launch, Observation, Placement, Preparation, Value
+from vlfleet.engine.vllm import flags, phases, versions
+from vlfleet.engine.vllm.command import GPU_MEMORY_UTILIZATION, command, environment, serve_arguments
+from vlfleet.engine.vllm.install import Install, find
+from vlfleet.errors import ExitCode, VlfleetError
+
+_CHECKED_PORT = 8001
+
+
+class VllmEngine:
+    """How the fleet starts vLLM servers and reads their logs."""
+
+    name = "vllm"
+    progress_counters: tuple[str, ...] = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
+
+    @cached_property
+    def install(self) -> Install:
+        return find()
+
+    def prepare(self, spec: EngineSpec, replicas: int, *, exposed: bool = False) -> Preparation:
+        """Versions, GPUs, then vLLM's own parser and configuration; a wrong flag costs seconds and no GPU."""
+        from vlfleet.engine.vllm.check import check, refuse_ours
+
+        refuse_ours(spec.engine_args)
+        notes = support(self.install, exposed)
+        info = checkpoint(spec)
+        placed = self._place(spec, replicas)
+        arguments = serve_arguments(self.install, info, spec, placed.placements[0], _CHECKED_PORT)
+        check(self.install, arguments, environment(self.install, spec, placed.placements[0]))
+        return Preparation(placed.placements, (*notes, *placed.notes))
+
+    def _place(self, spec: EngineSpec, replicas: int) -> Preparation:
+        """GPUs for each replica; none on a CPU."""
+        if self.install.cpu:
+            return Preparation((Placement(),) * replicas)
+        from vlfleet.hardware.probe import probe
+        from vlfleet.plan.select import place
+
+        said = flags.value(spec.engine_args, "--gpu-memory-utilization")
+        share = spec.options.gpu_memory_utilization or _share(said)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        placements, notes = place(
+            probe(), visible, replicas, spec.tensor_parallel_size, spec.pipeline_parallel_size, share
+        )
+        return Preparation(placements, notes)
+
+    def launch(self, spec: EngineSpec, placement: Placement, port: int, api_key: str) -> Launch:
+        return command(self.install, checkpoint(spec), spec, placement, port, api_key)
+
+    def observe(self, line: str) -> Observation | None:
+        return phases.observe(line)
+
+    def failure(self, lines: Sequence[str]) -> Failure | None:
+        from vlfleet.doctor import diagnose
+
+        found = diagnose(lines, version=None)
+        if found is None:
+            return None
+        return Failure(found.cause, found.remedy, found.retry, found.kind, found.rule, found.numbers)
+
+    def heal(self, spec: EngineSpec, failure: Failure, decisions: Mapping[str, Value]) -> tuple[EngineSpec, str] | None:
+        from vlfleet.engine.vllm.heal import heal
+
+        return heal(spec, checkpoint(spec), failure, decisions)
+
+
+def checkpoint(spec: EngineSpec) -> CheckpointInfo:
+    """The checkpoint by its headers; by its configuration alone when vLLM is told to make the weights up."""
+    return preflight(spec.model, weights=flags.value(spec.engine_args, "--load-format") != "dummy")
+
+
+def support(install: Install, exposed: bool) -> tuple[str, ...]:
+    """What a person should know of this version.
+
+    Raises:
+        VlfleetError: it is too old to be started, or to be reached from a network.
+    """
+    release, version = install.release, f"vLLM {install.version}"
+    if release < versions.FIRST:
+        oldest = ".".join(map(str, versions.FIRST[:2]))
+        raise VlfleetError(f"{version} is older than {oldest}", "pip install -U vllm", ExitCode.USAGE)
+    if exposed and release < versions.EXPOSED:
+        cause = f"{version} lets a crafted Host header past its API key (CVE-2026-48746)"
+        raise VlfleetError(cause, "pip install -U vllm, or serve on 127.0.0.1", ExitCode.USAGE)
+    notes = []
+    if release < versions.SAFE:
+        notes.append(f"{version} decodes images of any size: 0.25.1 and newer bound them (vLLM PR #47010)")
+    if release[:2] > versions.LAST[:2]:
+        notes.append(f"{version} is newer than {'.'.join(map(str, versions.LAST[:2]))}, the newest that was tried")
+    return tuple(notes)
+
+
+def _share(text: str | None) -> float:
+    try:
+        return float(text) if text else GPU_MEMORY_UTILIZATION
+    except ValueError:
+        return GPU_MEMORY_UTILIZATION
