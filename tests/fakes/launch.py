@@ -25,6 +25,9 @@ class FakeEngine:
     def __init__(self, *options: str) -> None:
         self.options = options
 
+    def default_replicas(self, spec: EngineSpec) -> int:
+        return 2
+
     def prepare(self, spec: EngineSpec, replicas: int, *, exposed: bool = False) -> Preparation:
         """A fake fits everywhere."""
         return Preparation((Placement(),) * replicas)

@@ -61,6 +61,9 @@ class ScriptEngine:
         self.script = script
         self.launched: list[tuple[int, str]] = []
 
+    def default_replicas(self, spec: EngineSpec) -> int:
+        return 2
+
     def prepare(self, spec: EngineSpec, replicas: int, *, exposed: bool = False) -> Preparation:
         """It fits everywhere."""
         return Preparation((Placement(),) * replicas)

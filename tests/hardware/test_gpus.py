@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from vlfleet.fleet.spec import default_replicas
+from vlfleet.engine.embedded import EmbeddedEngine
+from vlfleet.engine.launch import EngineSpec
 from vlfleet.hardware import has_gpu
 
 
@@ -33,4 +34,4 @@ def test_a_gpu_is_there_when_it_can_be_used(
 def test_two_replicas_do_not_share_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for gpu, replicas in ((True, 1), (False, 2)):
         monkeypatch.setattr("vlfleet.fleet.spec.has_gpu", lambda gpu=gpu: gpu)
-        assert default_replicas() == replicas
+        assert EmbeddedEngine().default_replicas(EngineSpec(Path(), "")) == replicas

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlfleet.cli.engine_options import arguments as engine_arguments
 from vlfleet.cli.options import named, note
 from vlfleet.cli.progress import TICK_SECONDS, Progress
 from vlfleet.errors import ExitCode, VlfleetError
@@ -28,10 +29,12 @@ def arguments(spec: FleetSpec, insecure: bool) -> list[str]:
         "--engine": spec.engine,
         "--served-model-name": spec.served_model_name,
         "--threads": spec.threads,
+        "--tensor-parallel-size": spec.tensor_parallel_size,
+        "--pipeline-parallel-size": spec.pipeline_parallel_size,
         "--drain-timeout": spec.drain_timeout_seconds,
     }
     flags = [f"{option}={value}" for option, value in options.items()] + ["--insecure"] * insecure
-    return ["up", *flags, str(spec.model), "--", *spec.engine_args]
+    return ["up", *flags, *engine_arguments(spec.options), str(spec.model), "--", *spec.engine_args]
 
 
 def detach(spec: FleetSpec, folder: FleetFolder, insecure: bool) -> tuple[FleetSpec, Sequence[Replica]]:

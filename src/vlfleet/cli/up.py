@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperCommand
 
+from vlfleet.cli.engine_options import (
+    DisableCustomAllReduce,
+    DistributedExecutorBackend,
+    Dtype,
+    GpuMemoryUtilization,
+    KvCacheDtype,
+    KvCacheMemoryBytes,
+    LimitMmPerPrompt,
+    MaxModelLen,
+    MaxNumBatchedTokens,
+    MaxNumSeqs,
+    MaxPixels,
+    MmEncoderTpMode,
+    MmProcessorCacheGb,
+    PipelineParallelSize,
+    Quantization,
+    TensorParallelSize,
+    engine_options,
+)
 from vlfleet.cli.options import AsJson, Name, named, note, program
 
 if TYPE_CHECKING:
@@ -36,11 +57,29 @@ def up(
     name: Name = "default",
     replicas: Annotated[
         int | None,
-        typer.Option(min=1, max=256, help="Engine processes; requests are shared out.", show_default="2, with a GPU 1"),
+        typer.Option(min=1, max=256, help="Engine processes; requests are shared out.", show_default="as fit; CPU: 2"),
     ] = None,
+    tensor_parallel_size: TensorParallelSize = 1,
+    pipeline_parallel_size: PipelineParallelSize = 1,
+    quantization: Quantization = None,
+    dtype: Dtype = None,
+    max_model_len: MaxModelLen = None,
+    max_num_seqs: MaxNumSeqs = None,
+    max_num_batched_tokens: MaxNumBatchedTokens = None,
+    max_pixels: MaxPixels = None,
+    limit_mm_per_prompt: LimitMmPerPrompt = None,
+    gpu_memory_utilization: GpuMemoryUtilization = None,
+    kv_cache_memory_bytes: KvCacheMemoryBytes = None,
+    kv_cache_dtype: KvCacheDtype = None,
+    mm_processor_cache_gb: MmProcessorCacheGb = None,
+    mm_encoder_tp_mode: MmEncoderTpMode = None,
+    distributed_executor_backend: DistributedExecutorBackend = None,
+    disable_custom_all_reduce: DisableCustomAllReduce = False,
     host: Annotated[str, typer.Option(help="Address of the gateway.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the gateway; 0 takes a free one.")] = 8000,
-    engine: Annotated[str, typer.Option(help="The program that runs the model.")] = "embedded",
+    engine: Annotated[
+        str, typer.Option(help="vllm, embedded, or module:Class.", show_default="vllm with a GPU, else embedded")
+    ] = "",
     served_model_name: Annotated[str, typer.Option(help="What clients call the model.", show_default="its name")] = "",
     threads: Annotated[
         int, typer.Option(min=0, help="CPU threads of each replica.", show_default="cores / replicas")
@@ -49,6 +88,9 @@ def up(
     drain_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds that requests in flight get when the fleet is stopped.")
     ] = 30.0,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Print GPUs, commands, environment and ports; start nothing.")
+    ] = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="Serve a network without an API key.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -57,32 +99,56 @@ def up(
     A fleet whose supervisor was killed still runs its replicas: the same `vlfleet up` takes them over.
     """
     from vlfleet.checkpoint import preflight
-    from vlfleet.fleet.engines import engine_named
+    from vlfleet.fleet.engines import default_engine, engine_named
     from vlfleet.fleet.folder import FleetFolder
-    from vlfleet.fleet.spec import FleetSpec, default_replicas, default_threads
+    from vlfleet.fleet.spec import FleetSpec, default_threads
     from vlfleet.run import check_host
 
     check_host(host, insecure)
     folder = FleetFolder.of(name)
+    engine = engine or default_engine()
     runs = engine_named(engine)
     if not model:
         from vlfleet.demo import SERVED_MODEL_NAME, model_path
 
         model, served_model_name = str(model_path()), served_model_name or SERVED_MODEL_NAME
-    replicas = replicas or default_replicas()
-    path = preflight(model).path
+    engine_args = ctx.meta.get("engine_args", ())
+    path = preflight(model, weights=not makes_weights_up(engine_args)).path
     spec = FleetSpec(
         model=path,
         served_model_name=served_model_name or _default_name(model, path.name),
         name=name,
         engine=engine,
-        replicas=replicas,
-        threads=threads or default_threads(replicas),
-        engine_args=ctx.meta.get("engine_args", ()),
+        tensor_parallel_size=tensor_parallel_size,
+        pipeline_parallel_size=pipeline_parallel_size,
+        options=engine_options(
+            quantization=quantization,
+            dtype=dtype,
+            max_model_len=max_model_len,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            max_pixels=max_pixels,
+            limit_mm_per_prompt=limit_mm_per_prompt,
+            gpu_memory_utilization=gpu_memory_utilization,
+            kv_cache_memory_bytes=kv_cache_memory_bytes,
+            kv_cache_dtype=kv_cache_dtype,
+            mm_processor_cache_gb=mm_processor_cache_gb,
+            mm_encoder_tp_mode=mm_encoder_tp_mode,
+            distributed_executor_backend=distributed_executor_backend,
+            disable_custom_all_reduce=disable_custom_all_reduce,
+        ),
+        engine_args=engine_args,
         host=host,
         port=port,
         drain_timeout_seconds=drain_timeout,
     )
+    replicas = replicas or runs.default_replicas(spec.engine_spec)
+    spec = dataclasses.replace(spec, replicas=replicas, threads=threads or default_threads(replicas))
+    if dry:
+        from vlfleet.cli.dry_run import dry_run
+
+        dry_run(spec, runs, as_json)
+        return
     if detach:
         from vlfleet.cli.detach import detach as run_detached
 
@@ -108,6 +174,11 @@ def up(
             progress.update(replicas)
 
     raise typer.Exit(run(serve(spec, runs, folder, show=show, say=note)))
+
+
+def makes_weights_up(engine_args: Sequence[str]) -> bool:
+    """Whether the engine is told to run random weights, so that a folder without any will do."""
+    return "--load-format=dummy" in engine_args or ("--load-format", "dummy") in pairwise(engine_args)
 
 
 def _default_name(model: str, folder: str) -> str:

@@ -32,7 +32,6 @@ class EngineOptions:
     mm_processor_cache_gb: float | None = None
     mm_encoder_tp_mode: str | None = None
     """weights: the vision tower is cut across ranks; data: each rank holds it whole and takes a share of the media."""
-    compile_mm_encoder: bool | None = None
     distributed_executor_backend: str | None = None
     disable_custom_all_reduce: bool | None = None
 
@@ -77,6 +76,8 @@ class Preparation:
     """One a replica, no GPU twice."""
     notes: tuple[str, ...] = ()
     """Lines that a person should read: a known gap of this version, a GPU that was left out."""
+    map: tuple[str, ...] = ()
+    """For a person: which replica runs on which GPUs, and how these are joined."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,10 @@ class Engine(Protocol):
     name: str
     progress_counters: tuple[str, ...]
     """Counters of its /metrics that grow with every step in which it computes something."""
+
+    def default_replicas(self, spec: EngineSpec) -> int:
+        """How many replicas of `spec` this machine should run when nobody says."""
+        ...
 
     def prepare(self, spec: EngineSpec, replicas: int, *, exposed: bool = False) -> Preparation:
         """Before anything starts; may take seconds, so it is called in a thread. `exposed`: beyond loopback.

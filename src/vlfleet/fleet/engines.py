@@ -11,6 +11,14 @@ from vlfleet.errors import ExitCode, VlfleetError
 _BUILT_IN = {"vllm": "vlfleet.engine.vllm:VllmEngine", "embedded": "vlfleet.engine.embedded:EmbeddedEngine"}
 
 
+def default_engine() -> str:
+    """vLLM where there is a GPU and vLLM is installed; else the embedded one, which runs everywhere."""
+    from vlfleet.engine.vllm.install import exists
+    from vlfleet.hardware import has_gpu
+
+    return "vllm" if has_gpu() and exists() else "embedded"
+
+
 def engine_named(name: str) -> Engine:
     """The engine `embedded`, or anybody's: `package.module:Class`.
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlfleet.engine.launch import EngineOptions, EngineSpec
-from vlfleet.hardware import has_gpu
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def default_replicas() -> int:
-    """Two on a CPU, so that one may die. One where there is a GPU: both would load the model onto the same card."""
-    return 1 if has_gpu() else 2
 
 
 def default_threads(replicas: int) -> int:

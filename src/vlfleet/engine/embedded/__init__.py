@@ -23,6 +23,12 @@ class EmbeddedEngine:
     name = "embedded"
     progress_counters: tuple[str, ...] = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
 
+    def default_replicas(self, spec: EngineSpec) -> int:
+        """Two on a CPU, so that one may die. One where there is a GPU: both would load the model onto the same card."""
+        from vlfleet.hardware import has_gpu
+
+        return 1 if has_gpu() else 2
+
     def prepare(self, spec: EngineSpec, replicas: int, *, exposed: bool = False) -> Preparation:
         """Refuses what this engine lacks, and what the machine's memory cannot hold."""
         from vlfleet.checkpoint import preflight

@@ -29,6 +29,21 @@ class VllmEngine:
     def install(self) -> Install:
         return find()
 
+    def default_replicas(self, spec: EngineSpec) -> int:
+        """As many as the GPUs that may be used hold, at least 1; on a CPU two, so that one may die.
+
+        Two GPUs serve more as two replicas (38 images/s) than as one of tensor parallelism 2 (14.6): measured with the
+        7B on H200.
+        """
+        if self.install.cpu:
+            return 2
+        from vlfleet.hardware.probe import probe
+        from vlfleet.hardware.visible import visible
+        from vlfleet.plan.select import usable
+
+        idle, _ = usable(visible(probe(), os.environ.get("CUDA_VISIBLE_DEVICES")), _needed_share(spec))
+        return max(1, len(idle) // spec.world_size)
+
     def prepare(self, spec: EngineSpec, replicas: int, *, exposed: bool = False) -> Preparation:
         """Versions, GPUs, then vLLM's own parser and configuration; a wrong flag costs seconds and no GPU."""
         from vlfleet.engine.vllm.check import check, refuse_ours
@@ -48,11 +63,9 @@ class VllmEngine:
         from vlfleet.hardware.probe import probe
         from vlfleet.plan.select import place
 
-        said = flags.value(spec.engine_args, "--gpu-memory-utilization")
-        share = spec.options.gpu_memory_utilization or _share(said)
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         placements, notes = place(
-            probe(), visible, replicas, spec.tensor_parallel_size, spec.pipeline_parallel_size, share
+            probe(), visible, replicas, spec.tensor_parallel_size, spec.pipeline_parallel_size, _needed_share(spec)
         )
         return Preparation(placements, notes)
 
@@ -102,8 +115,10 @@ def support(install: Install, exposed: bool) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _share(text: str | None) -> float:
+def _needed_share(spec: EngineSpec) -> float:
+    """What must be free of each GPU: vLLM refuses to start where less is."""
+    said = flags.value(spec.engine_args, "--gpu-memory-utilization") or spec.options.gpu_memory_utilization
     try:
-        return float(text) if text else GPU_MEMORY_UTILIZATION
-    except ValueError:
+        return float(said or GPU_MEMORY_UTILIZATION)
+    except ValueError:  # vLLM's parser will say so
         return GPU_MEMORY_UTILIZATION

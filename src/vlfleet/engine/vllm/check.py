@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vlfleet.doctor import diagnose
-from vlfleet.engine.vllm.flags import OURS, canonical, nearest
+from vlfleet.engine.vllm.flags import OURS, canonical, nearest, without
 from vlfleet.engine.vllm.install import Install
 from vlfleet.errors import ExitCode, VlfleetError
 from vlfleet.home import home
@@ -58,12 +58,12 @@ def check(install: Install, arguments: Sequence[str], env: Mapping[str, str]) ->
         raise VlfleetError(f"vLLM {install.version} could not be asked: {error}", "") from None
     try:
         answer = json.loads(asked.stdout.strip().rpartition("\n")[2])
-        error, stage, known = str(answer["error"]), str(answer["stage"]), list(answer["flags"])
+        refused, stage, known = str(answer["error"]), str(answer["stage"]), list(answer["flags"])
     except (ValueError, KeyError, TypeError):
         last = (asked.stderr.strip().splitlines() or [f"it ended with exit code {asked.returncode}"])[-1]
         raise VlfleetError(f"vLLM {install.version} cannot be used: {last}", "mend that installation") from None
-    if error:
-        raise explain(install, error, stage, known)
+    if refused:
+        raise explain(install, refused, stage, known)
     seen.parent.mkdir(parents=True, exist_ok=True)
     seen.touch()
 
@@ -99,8 +99,8 @@ def readable(error: str) -> str:
 
 
 def _seen(install: Install, arguments: Sequence[str], env: Mapping[str, str]) -> Path:
-    """A file that exists when this vLLM has accepted these arguments for this checkpoint; ports do not matter."""
-    words = [word for word in arguments if not word.isdigit() or not 1024 <= int(word) <= 65535]
+    """A file that exists when this vLLM has accepted these arguments for this checkpoint; the port does not matter."""
+    words = without(arguments, "--port")
     config = Path(arguments[0]) / "config.json"
     changed = config.stat().st_mtime_ns if config.is_file() else 0
     facts = json.dumps([install.python, install.version, changed, words, sorted(env.items())])

@@ -50,8 +50,6 @@ def serve_arguments(
         given.setdefault("disable_custom_all_reduce", True)
     if pixels := given.pop("max_pixels", None):
         given["mm_processor_kwargs"] = {"max_pixels": pixels}
-    if given.pop("compile_mm_encoder", False):
-        given["compilation_config"] = {"compile_mm_encoder": True}
     defaults: dict[str, Any] = {
         "limit_mm_per_prompt": LIMITS,
         "api_server_count": 1,
