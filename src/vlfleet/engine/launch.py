@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from vlfleet.plan.placement import Placement as Placement
+
 Value = int | float | str
 
 
@@ -54,18 +56,6 @@ class EngineSpec:
     def world_size(self) -> int:
         """GPUs of one replica."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where one replica runs. Without GPUs: on the CPU, or wherever the engine finds a GPU by itself."""
-
-    gpus: tuple[int, ...] = ()
-    """Indices in PCI order, as nvidia-smi counts; the ranks in their order: all of a pipeline stage, then the next."""
-    memory_bytes: int = 0
-    """Of the smallest of these GPUs."""
-    peer_access: bool = True
-    """Whether every two GPUs of a tensor-parallel group can read each other's memory."""
 
 
 @dataclass(frozen=True)
