@@ -12,11 +12,9 @@ from vlfleet.errors import ExitCode, VlfleetError
 if TYPE_CHECKING:
     from vlfleet.engine.launch import EngineOptions
 
-_UNSET = "the engine's"
-
 
 def _option(*names: str, **more: Any) -> Any:
-    return typer.Option(*names, show_default=_UNSET, **more)
+    return typer.Option(*names, show_default=False, **more)
 
 
 TensorParallelSize = Annotated[

@@ -67,7 +67,7 @@ def exists() -> bool:
 
 def _python() -> str | None:
     if named := os.environ.get(WHERE):
-        return _named(Path(named).expanduser())
+        return _named(Path(named).expanduser().absolute())
     if importlib.util.find_spec("vllm"):
         return sys.executable
     script = shutil.which("vllm")
