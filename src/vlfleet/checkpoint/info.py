@@ -57,7 +57,7 @@ def preflight(model: str | Path, *, weights: bool = True) -> CheckpointInfo:
     """
     path = locate(model)
     config, family = _config(path)
-    tensors = [tensor for shard in _shards(path) for tensor in read_header(shard)] if weights else []
+    tensors = [tensor for shard in shards_of(path) for tensor in read_header(shard)] if weights else []
     if weights:
         _check_layers(path, config, tensors)
     for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
@@ -80,7 +80,12 @@ def preflight(model: str | Path, *, weights: bool = True) -> CheckpointInfo:
     )
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file of a checkpoint.
+
+    Raises:
+        VlfleetError: no such file, or something else is in it.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError:
@@ -93,7 +98,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _config(path: Path) -> tuple[dict[str, Any], Family]:
-    config = _json(path / "config.json")
+    config = read_json(path / "config.json")
     config = {**_part(config, "text_config", "config.json"), **config}
     family = family_of(str(config.get("model_type")))
     for key in REQUIRED:
@@ -118,14 +123,19 @@ def _size(value: object, key: str, file: str) -> int:
     return value
 
 
-def _shards(path: Path) -> list[Path]:
+def shards_of(path: Path) -> list[Path]:
+    """The safetensors files that the index names; without an index, those in the folder.
+
+    Raises:
+        VlfleetError: there is none, or one that the index names is missing.
+    """
     index = path / "model.safetensors.index.json"
     if not index.is_file():
         shards = sorted(path.glob("*.safetensors"))
         if not shards:
             raise VlfleetError(f"{path.name} holds no safetensors file", "give the folder of a whole checkpoint")
         return shards
-    names = sorted({str(name) for name in _part(_json(index), "weight_map", index.name).values()})
+    names = sorted({str(name) for name in _part(read_json(index), "weight_map", index.name).values()})
     if not names:
         raise VlfleetError(f"{index.name} lists no shard", _TAKE.format(index.name))
     missing = [name for name in names if not (path / name).is_file()]
@@ -156,7 +166,7 @@ def _check_layers(path: Path, config: dict[str, Any], tensors: list[Tensor]) -> 
 def _pixel_limits(path: Path, family: Family) -> tuple[int, int]:
     """As transformers reads them: `min_pixels`/`max_pixels` win over `size`; absent keys mean the class default."""
     name = "preprocessor_config.json"
-    processor = _json(path / name)
+    processor = read_json(path / name)
     size = _part(processor, "size", name) or {"shortest_edge": family.min_pixels, "longest_edge": 1280 * 28 * 28}
     limits = []
     for key, edge in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
