@@ -117,7 +117,7 @@ def test_a_vllm_that_dies_at_once(refused: Refused, tmp_path: Path) -> None:
 def test_pydantic_is_read_out() -> None:
     said = (
         "ValidationError: 1 validation error for VllmConfig\n  Value error, Total number of attention heads (4) must "
-        "be divisible by tensor parallel size (3). [type=value_error, input_value=ArgsKwargs((), {'model_co... 'shutdown_"
+        "be divisible by tensor parallel size (3). [type=value_error, input_value=Args((), {'model_co... 'shutdown_"
         "timeout': 0}), input_type=ArgsKwargs]\n    For further information visit https://errors.pydantic.dev/2.14"
     )
     wanted = "Total number of attention heads (4) must be divisible by tensor parallel size (3)."
