@@ -1,12 +1,13 @@
 """What a Qwen-VL model is: its families, how it resizes, what an image costs, where its tokens sit. Pure functions."""
 
-from vlfleet.families.family import FAMILIES, Family, family_of
+from vlfleet.families.family import FAMILIES, KNOWN_FAMILIES, Family, family_of
 from vlfleet.families.positions import Span, mrope_positions
 from vlfleet.families.resize import ImageTooThinError, image_tokens, smart_resize, video_tokens
 from vlfleet.families.tokens import find_special_token
 
 __all__ = [
     "FAMILIES",
+    "KNOWN_FAMILIES",
     "Family",
     "ImageTooThinError",
     "Span",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlfleet.errors import VlfleetError
 
@@ -53,7 +53,24 @@ QWEN2_5_VL = Family(
     max_pixels=16384 * 28 * 28,
     boxes="absolute",
 )
+QWEN3_VL = Family(
+    name="Qwen3-VL",
+    model_type="qwen3_vl",
+    architecture="Qwen3VLForConditionalGeneration",
+    patch_size=16,
+    spatial_merge_size=2,
+    temporal_patch_size=2,
+    min_pixels=64 * 32 * 32,
+    max_pixels=16384 * 32 * 32,
+    boxes="normalised",
+)
+QWEN3_VL_MOE = replace(
+    QWEN3_VL, name="Qwen3-VL-MoE", model_type="qwen3_vl_moe", architecture="Qwen3VLMoeForConditionalGeneration"
+)
 FAMILIES = {family.model_type: family for family in (QWEN2_VL, QWEN2_5_VL)}
+"""The families that are served."""
+KNOWN_FAMILIES = {**FAMILIES, QWEN3_VL.model_type: QWEN3_VL, QWEN3_VL_MOE.model_type: QWEN3_VL_MOE}
+"""Those whose checkpoints are understood: Qwen3-VL is not served yet."""
 
 
 def family_of(model_type: str) -> Family:
