@@ -1,4 +1,4 @@
-"""What this machine has, as far as it can be known without a driver's library."""
+"""What this machine has: `has_gpu` knows without a driver's library, `probe.probe` asks it."""
 
 from vlfleet.hardware.gpus import has_gpu
 
