@@ -1,0 +1,15 @@
+"""vlfleet checkpoint: commands on a checkpoint's files. None of them needs a GPU, none changes its source."""
+
+from __future__ import annotations
+
+import typer
+
+from vlfleet.cli import checkpoint_pad
+
+app = typer.Typer(
+    name="checkpoint",
+    help="Looks into a checkpoint, and mends it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.command()(checkpoint_pad.pad)
