@@ -54,20 +54,21 @@ class VllmEngine:
         placed = self._place(spec, replicas)
         arguments = serve_arguments(self.install, info, spec, placed.placements[0], _CHECKED_PORT)
         check(self.install, arguments, environment(self.install, spec, placed.placements[0]))
-        return Preparation(placed.placements, (*notes, *placed.notes))
+        return Preparation(placed.placements, (*notes, *placed.notes), placed.map)
 
     def _place(self, spec: EngineSpec, replicas: int) -> Preparation:
         """GPUs for each replica; none on a CPU."""
         if self.install.cpu:
             return Preparation((Placement(),) * replicas)
         from vlfleet.hardware.probe import probe
+        from vlfleet.plan.assignment import describe
         from vlfleet.plan.select import place
 
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        placements, notes = place(
-            probe(), visible, replicas, spec.tensor_parallel_size, spec.pipeline_parallel_size, _needed_share(spec)
-        )
-        return Preparation(placements, notes)
+        machine, visible = probe(), os.environ.get("CUDA_VISIBLE_DEVICES")
+        ranks = spec.tensor_parallel_size, spec.pipeline_parallel_size
+        placements, notes = place(machine, visible, replicas, *ranks, _needed_share(spec))
+        assignment = [placement.gpus for placement in placements]
+        return Preparation(placements, notes, describe(assignment, machine.gpus, machine.links, ranks[0]))
 
     def launch(self, spec: EngineSpec, placement: Placement, port: int, api_key: str) -> Launch:
         return command(self.install, checkpoint(spec), spec, placement, port, api_key)
