@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from blake3 import blake3
 
@@ -25,7 +25,7 @@ def ignore(done_bytes: int) -> None:
 class Sink:
     """Bytes go in one after another. Hashing runs beside writing: it costs a core for a while, but hardly any time."""
 
-    def __init__(self, stream: IO[bytes], report: Report = ignore) -> None:
+    def __init__(self, stream: RawIOBase, report: Report = ignore) -> None:
         self.written = 0
         self._stream = stream
         self._report = report
@@ -47,7 +47,7 @@ class Sink:
         view, rest = memoryview(data).cast("B"), len(data)
         try:
             while rest:
-                rest -= self._stream.write(view[len(view) - rest :])
+                rest -= self._stream.write(view[len(view) - rest :]) or 0
         finally:
             hashed.result()
         self.written += len(view)

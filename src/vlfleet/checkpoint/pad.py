@@ -80,6 +80,9 @@ def plan_pad(source: Path, tp: int, group_size: int | None = None) -> PadPlan:
     config = preflight(source).config
     scheme = read_scheme(config)
     shards = {shard: read_header(shard) for shard in shards_of(source)}
+    for shard in shards:
+        if shard.parent != source:
+            raise VlfleetError(f"{INDEX} names {shard.name} in another folder", "put all shards beside config.json")
     mlp, attention = _linears(config, shards.values())
     formats = {format_of(linear, scheme): _group(scheme) for linear in mlp}
     _check_heads(config, scheme, attention, tp)

@@ -137,9 +137,10 @@ def grow(linear: Linear, scheme: Scheme, outputs: int, inputs: int) -> list[Plan
             ones.
     """
     parts = FORMATS[format_of(linear, scheme)]
+    planned = [_grow(linear, tensor, parts[name], scheme, outputs, inputs) for name, tensor in linear.tensors.items()]
     if inputs > linear.inputs:
         _check_zero_points(linear, scheme)
-    return [_grow(linear, tensor, parts[name], scheme, outputs, inputs) for name, tensor in linear.tensors.items()]
+    return planned
 
 
 def _grow(linear: Linear, tensor: Tensor, part: Part, scheme: Scheme, outputs: int, inputs: int) -> Planned:
