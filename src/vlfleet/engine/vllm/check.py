@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vlfleet.doctor import diagnose
 from vlfleet.engine.vllm.flags import OURS, canonical, nearest, without
 from vlfleet.engine.vllm.install import Install
 from vlfleet.errors import ExitCode, VlfleetError
@@ -86,6 +85,8 @@ def explain(install: Install, error: str, stage: str, known: Sequence[str]) -> V
     if stage == "flags":
         text = re.sub(r"<function (\w+) at 0x[0-9a-f]+>", r"\1", text)
         return VlfleetError(f"vLLM {install.version} refuses its flags: {text}", "mend that flag", ExitCode.USAGE)
+    from vlfleet.doctor import diagnose
+
     if known_cause := diagnose([error], version=install.version):
         return VlfleetError(known_cause.cause, known_cause.remedy, ExitCode.USAGE)
     return VlfleetError(f"vLLM {install.version} refuses this: {text}", "mend what it names", ExitCode.USAGE)
