@@ -3,7 +3,8 @@
     python -m benchmarks.vllm_gpu --models FOLDER [--out FOLDER] [--only NAME ...]
 
 FOLDER holds q25vl-7b/ and q25vl-72b/: real shapes and tokenizer, no weights (they are made up: --load-format dummy).
-Needs two GPUs and a vLLM ($VLFLEET_VLLM, or beside vlfleet). Prints a table in Markdown; logs and status go to --out.
+Needs two GPUs (7b-1x: one) and a vLLM ($VLFLEET_VLLM, or beside vlfleet). Prints a table in Markdown; logs and status
+go to --out.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Case:
 
 
 CASES = {
+    "7b-1x": Case("q25vl-7b", ("--replicas", "1")),
     "7b-2x": Case("q25vl-7b", ("--replicas", "2"), hang=True),
     "7b-tp2": Case("q25vl-7b", ("--replicas", "1", "-tp", "2")),
     "7b-pp2": Case("q25vl-7b", ("--replicas", "1", "-pp", "2")),
