@@ -33,5 +33,5 @@ def test_a_gpu_is_there_when_it_can_be_used(
 
 def test_two_replicas_do_not_share_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for gpu, replicas in ((True, 1), (False, 2)):
-        monkeypatch.setattr("vlfleet.fleet.spec.has_gpu", lambda gpu=gpu: gpu)
+        monkeypatch.setattr("vlfleet.hardware.has_gpu", lambda gpu=gpu: gpu)
         assert EmbeddedEngine().default_replicas(EngineSpec(Path(), "")) == replicas

@@ -26,10 +26,9 @@ class Board:
             [sum(1 << at for at, link in enumerate(row) if link <= level and at != place) for level in _LEVELS]
             for place, row in enumerate(joined)
         ]
-        self._models = [(gpu.name, round(gpu.memory_bytes / 2**30)) for gpu in gpus]
-        strengths = [(round(gpu.memory_bytes / 2**30), gpu.capability) for gpu in gpus]
-        ranked = sorted(set(strengths), reverse=True)
-        self._weakness = [ranked.index(strength) for strength in strengths]
+        self._models = [(round(gpu.memory_bytes / 2**30), gpu.capability, gpu.name) for gpu in gpus]
+        strengths = sorted({model[:2] for model in self._models}, reverse=True)
+        self._weakness = [strengths.index(model[:2]) for model in self._models]
         self._equals = self._equal_places()
         self._groups: dict[GpuSet, list[GpuSet]] = {}
         self._group_costs: dict[GpuSet, int] = {}
@@ -97,7 +96,6 @@ class Board:
                 both = ~(1 << first | 1 << place)
                 if (
                     self._models[first] == self._models[place]
-                    and self._weakness[first] == self._weakness[place]
                     and self.gpus[first].numa_node == gpu.numa_node
                     and all(a & both == b & both for a, b in zip(self._near[first], self._near[place], strict=True))
                 ):
