@@ -119,7 +119,7 @@ def test_every_figure_has_a_source(figure: str) -> None:
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_figures_agree_with_each_other(model: GpuModel) -> None:
-    """Against slips of a digit. Operations of one SM a clock are known by generation, so the clock must be a real one."""
+    """Against slips of a digit: operations of an SM in one clock are known, so the clock must be a real one."""
     clocks = [model.fp16_tflops * 1000 / model.sms / operations for operations in OPERATIONS[model.capability]]
     assert any(1.4 < clock < 2.7 for clock in clocks)
     assert 0.85 < model.cuda_gib / model.memory_gb < 1
