@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from vlfleet.doctor.kinds import FailureKind as FailureKind
 from vlfleet.plan.placement import Placement as Placement
 
 Value = int | float | str
@@ -79,20 +79,6 @@ class Launch:
     """Added to the environment of the supervisor."""
     secrets: frozenset[str] = frozenset()
     """The names in `env` whose values nobody may see."""
-
-
-class FailureKind(enum.StrEnum):
-    """What can be done about a failure."""
-
-    UNKNOWN = "unknown"
-    MEMORY = "memory"
-    """Too little GPU memory: a smaller plan may fit."""
-    PORT = "port"
-    """Somebody else took the port: another one helps, and at once."""
-    CONFIGURATION = "configuration"
-    """The same start fails the same way again."""
-    MACHINE = "machine"
-    """The driver, a library, shared memory, another process."""
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from pathlib import Path
 
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
-"""ANSI sequences and control characters: an engine's log shall not steer a person's terminal."""
+from vlfleet.doctor.lines import clean as clean
+
 _TAIL_BYTES = 64 << 10
-
-
-def clean(line: str) -> str:
-    """One log line as it may be shown; of a progress bar, the last state."""
-    return _CONTROL.sub("", line.rstrip("\r\n").rpartition("\r")[2]).rstrip()
 
 
 def tail_lines(log: Path, count: int, most_bytes: int = _TAIL_BYTES) -> list[str]:

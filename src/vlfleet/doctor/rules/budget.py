@@ -1,0 +1,24 @@
+"""What remedies for too little GPU memory have in common."""
+
+from __future__ import annotations
+
+from vlfleet.doctor.figures import MODEST_PIXELS
+from vlfleet.doctor.rule import Found
+
+SMALL_MEDIA = (
+    '--limit-mm-per-prompt \'{"image": 1, "video": 0}\''
+    f" --mm-processor-kwargs '{{\"max_pixels\": {MODEST_PIXELS}}}' --max-num-batched-tokens 4096"
+)
+"""The profiling run takes the largest media that it may meet: 16,384 visual tokens an image, and a video besides."""
+_DEFAULT_UTILIZATION = 0.92
+"""vLLM 0.20 to 0.32 (0.9 before)."""
+
+
+def utilization(found: Found) -> float:
+    """gpu_memory_utilization as the log says it, else vLLM's default."""
+    return found.number("gpu_memory_utilization") or _DEFAULT_UTILIZATION
+
+
+def smaller_profile(found: Found) -> str:
+    """Smaller media for the profiling run."""
+    return f"{SMALL_MEDIA}; limits of the client's own processor change nothing here"
