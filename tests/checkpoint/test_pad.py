@@ -151,7 +151,7 @@ def test_files_of_the_result(sharded: Path, tmp_path: Path) -> None:
     assert index["weight_map"] == old["weight_map"]
     assert set(tensors) == set(index["weight_map"])
     written = [after / f"model-0000{number}-of-00003.safetensors" for number in (2, 3)]
-    assert plan.written_bytes == sum(file.stat().st_size for file in written)
+    assert plan.rewrite.written_bytes == sum(file.stat().st_size for file in written)
     shared = "model-00001-of-00003.safetensors"
     assert (after / shared).samefile(sharded / shared) or (after / shared).read_bytes() == before[shared][0]
     for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json"):
@@ -206,7 +206,7 @@ def test_nothing_to_do(awq_demo: Path, tmp_path: Path) -> None:
     plan = pad(awq_demo, tmp_path / "padded", 1)
     assert not plan.needed
     assert not (tmp_path / "padded").exists()
-    assert summary(plan, tmp_path, written=False).startswith("nothing to do: 640 is legal for TP 1 (awq, 640 = 5 x 128")
+    assert summary(plan, tmp_path, done=False).startswith("nothing to do: 640 is legal for TP 1 (awq, 640 = 5 x 128")
 
 
 @pytest.mark.parametrize("stop", [0, 40, 100])
@@ -232,7 +232,7 @@ def test_interrupted_and_continued(sharded: Path, tmp_path: Path, monkeypatch: p
     plan = pad(sharded, tmp_path / "padded", 2, report=done.append)
     once, padded = ({name: c for name, (c, _) in state(tmp_path / f).items()} for f in ("once", "padded"))
     assert once == padded
-    assert sum(done) >= plan.total_bytes
+    assert sum(done) >= plan.rewrite.total_bytes
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["once", "padded", "sharded"]
 
 
@@ -416,7 +416,7 @@ def test_bf16_that_is_to_be_quantised(tmp_path: Path) -> None:
     source = demo.model_path()
     plan = plan_pad(source, 2)
     assert not plan.needed
-    assert summary(plan, tmp_path, written=False).endswith("say in which groups: --group-size 128")
+    assert summary(plan, tmp_path, done=False).endswith("say in which groups: --group-size 128")
     assert pad(source, tmp_path / "padded", 2, group_size=128).after == 768
     old, new = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "padded"))
     assert list(old) == list(new)

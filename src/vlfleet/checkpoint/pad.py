@@ -7,28 +7,24 @@ nothing, and what was there is copied bit by bit.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlfleet import __version__
-from vlfleet.checkpoint.destination import Destination, building
 from vlfleet.checkpoint.destination_sink import Report, ignore
 from vlfleet.checkpoint.headers import Tensor, read_header
 from vlfleet.checkpoint.info import preflight, read_json, shards_of
 from vlfleet.checkpoint.pad_layout import Linear, format_of, grow
 from vlfleet.checkpoint.pad_scheme import Scheme, desc_act, read_scheme
 from vlfleet.checkpoint.pad_size import Attention, multiple_of, smallest
-from vlfleet.checkpoint.writer import Planned, aligned, copied, header, metadata_of, write_shard
+from vlfleet.checkpoint.writer import Planned, copied
+from vlfleet.checkpoint.writer_checkpoint import INDEX, Rewrite, write_checkpoint
 from vlfleet.errors import ExitCode, VlfleetError
 
-INDEX = "model.safetensors.index.json"
 _PART = re.compile(r"^(.*\blayers\.(\d+)\.(mlp\.(gate|up|down|gate_up)_proj|self_attn\.o_proj))\.([^.]+)$")
-_OTHER_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack"}
 
 
 @dataclass(frozen=True)
@@ -45,24 +41,13 @@ class PadPlan:
     """intermediate_size now."""
     after: int
     """intermediate_size then; equal if nothing is to be done."""
-    shards: Mapping[Path, tuple[Planned, ...]] = field(repr=False)
-    """Every safetensors file with its tensors as they will be; those without a change are shared, not written."""
-    changed: frozenset[Path] = field(repr=False)
+    rewrite: Rewrite
     notes: tuple[str, ...] = ()
+    """What a person should know besides."""
 
     @property
     def needed(self) -> bool:
         return self.after != self.before
-
-    @property
-    def written_bytes(self) -> int:
-        """Of the shards that are written anew; the room that DST takes."""
-        return sum(_size(shard, tensors) for shard, tensors in self.shards.items() if shard in self.changed)
-
-    @property
-    def total_bytes(self) -> int:
-        """Of all shards of DST: what the progress counts up to."""
-        return sum(_size(shard, tensors) for shard, tensors in self.shards.items())
 
 
 def plan_pad(source: Path, tp: int, group_size: int | None = None) -> PadPlan:
@@ -91,7 +76,12 @@ def plan_pad(source: Path, tp: int, group_size: int | None = None) -> PadPlan:
     before = int(config["intermediate_size"])
     after = smallest(before, tp, multiple)
     grown = {planned.name: planned for linear in mlp for planned in _padded(linear, scheme, after)}
-    plans = {shard: tuple(grown.get(t.name) or copied(t) for t in tensors) for shard, tensors in shards.items()}
+    rewrite = Rewrite(
+        source=source,
+        config=with_size(read_json(source / "config.json"), after),
+        shards={shard: tuple(grown.get(t.name) or copied(t) for t in tensors) for shard, tensors in shards.items()},
+        changed=frozenset(shard for shard, tensors in shards.items() if any(t.name in grown for t in tensors)),
+    )
     return PadPlan(
         source=source,
         tp=tp,
@@ -99,31 +89,18 @@ def plan_pad(source: Path, tp: int, group_size: int | None = None) -> PadPlan:
         formats=tuple(sorted(formats)),
         before=before,
         after=after,
-        shards=plans,
-        changed=frozenset(shard for shard, tensors in shards.items() if any(t.name in grown for t in tensors)),
-        notes=tuple(_notes(config, tp, source, set(shards))),
+        rewrite=rewrite,
+        notes=tuple(notes_for(config, tp, rewrite)),
     )
 
 
 def write_padded(plan: PadPlan, target: Path, report: Report = ignore) -> None:
     """Write the padded checkpoint as folder `target`, which must not exist; SRC stays as it is.
 
-    Streams: at most a few MiB of any tensor are in memory. A crash leaves only a hidden folder beside `target`, from
-    which the same call goes on.
-
     Raises:
-        VlfleetError: see `building`.
+        VlfleetError: see `write_checkpoint`.
     """
-    recipe = {"command": "pad", "version": __version__, "intermediate_size": plan.after}
-    with building(target, plan.source, recipe, plan.written_bytes, report) as destination:
-        for shard, tensors in plan.shards.items():
-            if shard not in plan.changed:
-                destination.carry(shard)
-            elif not destination.has(shard.name, shard):
-                with destination.writing(shard.name, shard) as sink:
-                    write_shard(sink, shard, tensors, metadata_of(shard))
-        _write_small_files(plan, destination)
-        destination.publish()
+    write_checkpoint(plan.rewrite, target, {"command": "pad", "intermediate_size": plan.after}, report)
 
 
 def pad(source: Path, target: Path, tp: int, group_size: int | None = None, report: Report = ignore) -> PadPlan:
@@ -199,40 +176,21 @@ def _padded(linear: Linear, scheme: Scheme, size: int) -> list[Planned]:
     return grow(linear, scheme, linear.outputs if down else size, size if down else linear.inputs)
 
 
-def _notes(config: dict[str, Any], tp: int, source: Path, shards: set[Path]) -> Iterable[str]:
+def notes_for(config: Mapping[str, Any], tp: int, rewrite: Rewrite) -> Iterable[str]:
+    """What padding the language model leaves to be said: the vision tower, and files that were not taken along."""
     vision = config["vision_config"]
     sizes = {"heads": vision.get("num_heads", 16), "MLP neurons": vision.get("intermediate_size") or tp}
     for name, size in sizes.items():
         if isinstance(size, int) and size % tp:
             yield f"the vision tower's {size} {name} cannot be cut for TP {tp}: start with --mm-encoder-tp-mode data"
             break
-    others = _others(source, shards)
-    left = [file.name for file in others if file.is_dir() or file.suffix in _OTHER_WEIGHTS]
-    if left:
-        yield f"not taken along: {', '.join(left)}"
+    if rewrite.left_out:
+        yield f"not taken along: {', '.join(rewrite.left_out)}"
 
 
-def _others(source: Path, shards: set[Path]) -> list[Path]:
-    """What is in the folder besides shards, configuration and index; hidden entries are not the checkpoint's."""
-    known = {shard.name for shard in shards} | {"config.json", INDEX}
-    return sorted(file for file in source.iterdir() if file.name not in known and not file.name.startswith("."))
-
-
-def _write_small_files(plan: PadPlan, destination: Destination) -> None:
-    config = read_json(plan.source / "config.json")
-    for part in (config, config.get("text_config")):
-        if isinstance(part, dict) and "intermediate_size" in part:
-            part["intermediate_size"] = plan.after
-    destination.write_text("config.json", json.dumps(config, indent=2) + "\n")
-    if (plan.source / INDEX).is_file():
-        index = read_json(plan.source / INDEX)
-        total = sum(tensor.bytes for tensors in plan.shards.values() for tensor in tensors)
-        index["metadata"] = {**(index.get("metadata") or {}), "total_size": total}
-        destination.write_text(INDEX, json.dumps(index, indent=2) + "\n")
-    for file in _others(plan.source, set(plan.shards)):
-        if file.is_file() and file.suffix not in _OTHER_WEIGHTS:
-            destination.copy(file)
-
-
-def _size(shard: Path, tensors: tuple[Planned, ...]) -> int:
-    return sum(tensor.bytes for tensor in tensors) + len(header(aligned(tensors), metadata_of(shard)))
+def with_size(config: dict[str, Any], size: int) -> dict[str, Any]:
+    """config.json with another intermediate_size of the language model, wherever it stands."""
+    changed = {**config, "intermediate_size": size} if "intermediate_size" in config else dict(config)
+    if isinstance(text := config.get("text_config"), dict) and "intermediate_size" in text:
+        changed["text_config"] = {**text, "intermediate_size": size}
+    return changed

@@ -79,8 +79,13 @@ def header(tensors: Sequence[Planned], metadata: Mapping[str, str]) -> bytes:
 
 
 def aligned(tensors: Sequence[Planned]) -> list[Planned]:
-    """In an order that puts each tensor at a multiple of its element's size: larger elements first, else unchanged."""
-    return sorted(tensors, key=lambda tensor: -BITS[tensor.dtype])
+    """As they are if each starts at a multiple of its element's size then; else with the larger elements first."""
+    end = 0
+    for tensor in tensors:
+        if end * 8 % BITS[tensor.dtype]:
+            return sorted(tensors, key=lambda tensor: -BITS[tensor.dtype])
+        end += tensor.bytes
+    return list(tensors)
 
 
 def write_shard(sink: Sink, source: Path, tensors: Sequence[Planned], metadata: Mapping[str, str]) -> None:

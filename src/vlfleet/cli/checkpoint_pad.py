@@ -39,12 +39,12 @@ def pad(
         note(f"note: {line}")
     write = plan.needed and not dry_run
     if write:
-        with Progress("pad", plan.total_bytes) as report:
+        with Progress("pad", plan.rewrite.total_bytes) as report:
             write_padded(plan, target, report)
     if as_json:
         _print_json(facts(plan, target if write else None))
     else:
-        print(summary(plan, target, written=write))
+        print(summary(plan, target, done=write))
 
 
 def facts(plan: PadPlan, target: Path | None) -> dict[str, Any]:
@@ -57,27 +57,31 @@ def facts(plan: PadPlan, target: Path | None) -> dict[str, Any]:
         "formats": plan.formats,
         "multiple_per_rank": plan.multiple,
         "intermediate_size": {"before": plan.before, "after": plan.after},
-        "shards": {"written": len(plan.changed), "shared": len(plan.shards) - len(plan.changed)},
-        "written_bytes": plan.written_bytes,
+        "shards": {"written": len(plan.rewrite.changed), "shared": _shared(plan)},
+        "written_bytes": plan.rewrite.written_bytes,
         "notes": plan.notes,
     }
 
 
-def summary(plan: PadPlan, target: Path, *, written: bool) -> str:
+def summary(plan: PadPlan, target: Path, *, done: bool) -> str:
     """For a person."""
     rank = plan.after // plan.tp
     parts = f"{rank} = {rank // plan.multiple} x {plan.multiple}" if plan.multiple > 1 else str(rank)
     if not plan.needed:
         more = "" if plan.multiple > 1 else "; if it is to be quantised, say in which groups: --group-size 128"
         return f"nothing to do: {plan.before} is legal for TP {plan.tp} ({plan.formats[0]}, {parts} a rank){more}"
-    shared = len(plan.shards) - len(plan.changed)
-    also = f", {shared} shared with SRC" if shared else ""
+    written = f"{len(plan.rewrite.changed)} shards, {plan.rewrite.written_bytes / 1e9:.1f} GB"
+    also = f", {_shared(plan)} shared with SRC" if _shared(plan) else ""
     lines = [
         f"intermediate_size {plan.before} -> {plan.after}: {parts} for each of {plan.tp} ranks",
-        f"{', '.join(plan.formats)}: {len(plan.changed)} shards, {plan.written_bytes / 1e9:.1f} GB{also}",
+        f"{', '.join(plan.formats)}: {written}{also}",
     ]
     serve = f"vllm serve {shlex.quote(str(target))} --tensor-parallel-size {plan.tp}"
-    return "\n".join([*lines, f"ready: {serve}" if written else "nothing was written (--dry-run)"])
+    return "\n".join([*lines, f"ready: {serve}" if done else "nothing was written (--dry-run)"])
+
+
+def _shared(plan: PadPlan) -> int:
+    return len(plan.rewrite.shards) - len(plan.rewrite.changed)
 
 
 def _print_json(content: dict[str, Any]) -> None:
