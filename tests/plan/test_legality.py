@@ -35,8 +35,8 @@ Qwen3-VL-32B       | 1,2,4,8,16 | 1,2,4,8,16 | 1,2,4,8    | 1,2,4,8    | 3:C1 5:
 Qwen3-VL-30B-A3B   | 1,2,4,8,16 | 1,2,4,8,16 | 1,2        | 1,2        | 3:C1 5:C1 6:C1 7:C1
 Qwen3-VL-235B-A22B | 1,2,4,8,16 | 1,2,4,8,16 | 1,2,4      | 1,2,4      | 3:C1 5:C1 6:C1 7:C1
 """
-"""bf16 with the vision tower cut, bf16 with it whole, int4 in groups of 128, FP8 in blocks of 128 (vLLM up to 0.26), and
-the first reason of each refusal in the first column. Computed apart from this code; ten rows were asked of vLLM 0.32."""
+"""bf16 with the vision tower cut, bf16 with it whole, int4 in groups of 128, FP8 in blocks of 128 (vLLM up to 0.26),
+and the first reason of each refusal in the first column. Computed apart from this code; ten rows were asked of vLLM."""
 ROWS = [tuple(cell.strip() for cell in line.split("|")) for line in TABLE.strip().splitlines()]
 
 

@@ -66,7 +66,7 @@ def preflight(model: str | Path, *, weights: bool = True) -> CheckpointInfo:
     parameters: Counter[str] = Counter()
     for tensor in tensors:
         parameters[tensor.dtype] += tensor.elements
-    min_pixels, max_pixels = _pixel_limits(path, family)
+    min_pixels, max_pixels = pixel_limits(path, family)
     return CheckpointInfo(
         path=path,
         family=family,
@@ -163,7 +163,7 @@ def _check_layers(path: Path, config: dict[str, Any], tensors: list[Tensor]) -> 
             raise VlfleetError(cause, "download the missing shard")
 
 
-def _pixel_limits(path: Path, family: Family) -> tuple[int, int]:
+def pixel_limits(path: Path, family: Family) -> tuple[int, int]:
     """As transformers reads them: `min_pixels`/`max_pixels` win over `size`; absent keys mean the class default."""
     name = "preprocessor_config.json"
     processor = read_json(path / name)

@@ -166,15 +166,13 @@ def _as_neighbours(module: Module, group: int, block: tuple[int, int]) -> Module
     return module
 
 
-def logical_shape(name: str, tensor: Tensor, modules: Mapping[str, Module]) -> tuple[int, ...]:
-    """The shape of the weight that this tensor holds; () for scales and whatever else only belongs to one."""
+def parameters_in(name: str, tensor: Tensor, modules: Mapping[str, Module]) -> int:
+    """Numbers that the model computes with in this tensor: a packed weight's own, none of a scale or a zero point."""
     module, kind = owner(name)
-    found = modules.get(module)
-    if found is None or not kind:
-        return tensor.shape if kind not in AUXILIARY else ()
-    if kind in ("weight", "qweight", "weight_packed"):
-        return (found.out_features, found.in_features)
-    return ()
+    if module not in modules:
+        return 0 if kind in AUXILIARY else tensor.elements
+    found = modules[module]
+    return found.out_features * found.in_features if kind in ("weight", "qweight", "weight_packed") else 0
 
 
 def _module(name: str, parts: Mapping[str, Tensor], expected: tuple[int, ...]) -> Module | None:

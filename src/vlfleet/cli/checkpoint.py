@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vlfleet.cli import checkpoint_pad
+from vlfleet.cli import checkpoint_inspect, checkpoint_pad
 
 app = typer.Typer(
     name="checkpoint",
@@ -12,4 +12,5 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.command()(checkpoint_inspect.inspect)
 app.command()(checkpoint_pad.pad)
