@@ -19,6 +19,7 @@ from aiohttp import web
 
 from vlfleet.engine.launch import Engine
 from vlfleet.errors import ExitCode, VlfleetError
+from vlfleet.fleet.control import Control
 from vlfleet.fleet.folder import FleetFolder, Lock
 from vlfleet.fleet.replica import Replica
 from vlfleet.fleet.spec import FleetSpec, is_loopback
@@ -128,12 +129,13 @@ async def serve(
         raise already_running(spec.name)
     try:
         check_port(spec.host, spec.port)
-        return await _serve(Supervisor(spec, engine, folder, timing, say), show, say)
+        return await _serve(Supervisor(spec, engine, folder, timing, say), folder, show, say)
     finally:
         lock.release()
 
 
-async def _serve(supervisor: Supervisor, show: Show, say: Callable[[str], None]) -> ExitCode:
+async def _serve(supervisor: Supervisor, folder: FleetFolder, show: Show, say: Callable[[str], None]) -> ExitCode:
+    control = Control(supervisor, folder)
     interrupts, draining = Interrupts(supervisor.kill), asyncio.Event()
     runner = await _open_gateway(supervisor, draining)
     tasks: list[asyncio.Task[Any]] = []
@@ -141,6 +143,7 @@ async def _serve(supervisor: Supervisor, show: Show, say: Callable[[str], None])
     reason = ""
     try:
         await supervisor.start()
+        await control.open(say)
         failed, asked = asyncio.create_task(supervisor.failed()), asyncio.create_task(interrupts.first.wait())
         tasks = [failed, asked, asyncio.create_task(show(supervisor.spec, supervisor.replicas))]
         await asyncio.wait((failed, asked), return_when=asyncio.FIRST_COMPLETED)
@@ -160,6 +163,7 @@ async def _serve(supervisor: Supervisor, show: Show, say: Callable[[str], None])
             supervisor.kill()
         await supervisor.stop(status, reason)  # before the gateway: a stream that is cut ends with an error event
         await runner.cleanup()
+        await control.close()
     return interrupts.exit_code
 
 

@@ -24,6 +24,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.fakes import replies
+from vlfleet.fleet.health import CANARY
 
 Json = dict[str, Any]
 
@@ -35,6 +36,8 @@ class Faults:
     `""` nothing, `die` (SIGKILL of itself, in a test: every connection cut and the port closed), `reset` (the
     connection is cut), `500`, `503`, `400`, `garbage` (200 with bytes that are neither JSON nor SSE), `hang` (never
     answers), `endless` (a stream without end), `error_event` (an SSE error object inside a 200 stream).
+
+    A canary, vlfleet's request of one token, knows `hang` only: a wedged engine makes no token for anybody.
     """
 
     fault: str = ""
@@ -44,6 +47,10 @@ class Faults:
     """For this many requests; -1 is for ever."""
     health: int = 200
     """Status of /health; 0 means that it never answers."""
+    wedged: bool = False
+    """No token for anybody from now on, also not in what runs, while /health stays 200."""
+    canary: str = ""
+    """What a canary gets: `""` a token, a status, or `wait` (it queues behind a full batch for ever)."""
 
 
 @dataclass
@@ -58,6 +65,8 @@ class Behaviour:
     """Substring of the request's body -> text of the answer; else the text is `w0 w1 ...`."""
     end_seconds: float = 0.0
     """Between `[DONE]` and the end of the stream."""
+    prefill_seconds: float = 0.0
+    """Before the first token of a request; nobody else gets a token meanwhile."""
 
 
 @dataclass
@@ -65,6 +74,8 @@ class Seen:
     """What reached the engine."""
 
     requests: int = 0
+    """Canaries are not among them."""
+    canaries: int = 0
     unauthorized: int = 0
     cancelled: int = 0
     """Requests whose client left before the last byte."""
@@ -86,6 +97,7 @@ class Engine:
         self.faults = Faults()
         self.seen = Seen()
         self.port = 0
+        self.computing = asyncio.Lock()
         self.die: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)
 
     @property
@@ -145,6 +157,8 @@ class Engine:
     async def generate(self, request: web.Request) -> web.StreamResponse:
         if not self.authorized(request):
             return web.json_response({"error": "Unauthorized"}, status=401)
+        if request.headers.get("X-Request-Id", "").startswith(CANARY):
+            return await self.canary(request)
         seen = self.seen
         seen.requests += 1
         seen.running += 1
@@ -161,6 +175,30 @@ class Engine:
         finally:
             seen.running -= 1
 
+    async def canary(self, request: web.Request) -> web.Response:
+        """One token, if this engine makes any."""
+        self.seen.canaries += 1
+        fault = self.faults.canary
+        if fault.isdigit():
+            return web.json_response({"error": {"message": "no"}}, status=int(fault))
+        if fault == "wait" or self.faults.fault == "hang":
+            await asyncio.sleep(3600)
+        await self.make_token()
+        name = self.behaviour.served_model_name
+        return web.json_response(replies.whole(request.path.endswith("/chat/completions"), name, ["."]))
+
+    async def make_token(self) -> None:
+        """Returns when there is one more; waits for a prefill that goes on, and for ever when the engine is wedged."""
+        while self.faults.wedged:  # noqa: ASYNC110 - faults are plain fields, and nobody waits long in a test
+            await asyncio.sleep(0.01)
+        async with self.computing:
+            self.seen.generated_tokens += 1
+
+    async def prefill(self) -> None:
+        if self.behaviour.prefill_seconds:
+            async with self.computing:
+                await asyncio.sleep(self.behaviour.prefill_seconds)
+
     async def answer(self, request: web.Request, raw: bytes) -> web.StreamResponse:
         body: Json = json.loads(raw)
         self.note(request, raw, body)
@@ -173,9 +211,11 @@ class Engine:
             await self.fail(request, fault)
         chat = request.path.endswith("/chat/completions")
         pieces = self.pieces(raw, body)
+        await self.prefill()
         if not body.get("stream"):
-            await asyncio.sleep(self.behaviour.token_seconds * len(pieces))
-            self.seen.generated_tokens += len(pieces)
+            for _ in pieces:
+                await asyncio.sleep(self.behaviour.token_seconds)
+                await self.make_token()
             return web.json_response(replies.whole(chat, self.behaviour.served_model_name, pieces))
         return await self.stream(request, body, chat, pieces, fault)
 
@@ -195,9 +235,9 @@ class Engine:
                     break
                 await self.fail(request, fault)
             await asyncio.sleep(self.behaviour.token_seconds)
+            await self.make_token()
             await response.write(events.content(pieces[count % len(pieces)]))
             count += 1
-            self.seen.generated_tokens += 1
         else:
             await response.write(events.finish())
             if (body.get("stream_options") or {}).get("include_usage"):
@@ -269,11 +309,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--startup-seconds", type=float, default=0.0)
     parser.add_argument("--crash-at-start", default="", metavar="CAUSE|REMEDY", help="print it as an ERROR and exit 1")
     parser.add_argument("--fatal", action="store_true", help="with --crash-at-start: FATAL, no retry can help")
+    parser.add_argument("--kind", default="unknown", help="with --crash-at-start: the FailureKind")
+    parser.add_argument("--max-num-batched-tokens", type=int, default=16384)
+    parser.add_argument("--fitting-tokens", type=int, default=0, help="runs out of memory with more batched tokens")
+    parser.add_argument("--log", action="append", default=[], metavar="LINE", help="printed before it is ready")
     parser.add_argument("--crash-after-seconds", type=float, default=0.0)
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--children", type=int, default=0, help="worker processes in the engine's process group")
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--token-seconds", type=float, default=0.0)
+    parser.add_argument("--prefill-seconds", type=float, default=0.0)
     parser.add_argument("--answers", type=json.loads, default={}, metavar="JSON", help="see Behaviour.answers")
     return parser.parse_args()
 
@@ -283,11 +328,17 @@ async def run(args: argparse.Namespace) -> None:
     for _ in range(args.children):
         await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(3600)")
     await asyncio.sleep(args.startup_seconds)
+    for line in args.log:
+        print(line, flush=True)
     if args.crash_at_start:
-        print(f"{'FATAL' if args.fatal else 'ERROR'}: {args.crash_at_start}", flush=True)
+        print(f"{'FATAL' if args.fatal else 'ERROR'}[{args.kind}]: {args.crash_at_start}", flush=True)
+        raise SystemExit(1)
+    if 0 < args.fitting_tokens < args.max_num_batched_tokens:
+        print("ERROR[memory]: CUDA out of memory", flush=True)
         raise SystemExit(1)
     key = os.environ.get("VLFLEET_ENGINE_KEY", "")
     behaviour = Behaviour(args.served_model_name, key, args.tokens, args.token_seconds, args.answers)
+    behaviour.prefill_seconds = args.prefill_seconds
     stop = asyncio.Event()
     on_term = (lambda: None) if args.ignore_sigterm else stop.set
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_term)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vlfleet.engine.launch import EngineSpec, Failure, Launch, Observation, Placement, Preparation, Value
+from vlfleet.engine.launch import EngineSpec, Failure, FailureKind, Launch, Observation, Placement, Preparation, Value
 
+_ERROR = re.compile(r"(?P<how>ERROR|FATAL)(?:\[(?P<kind>\w+)\])?: (?P<text>.*)")
+MAX_NUM_BATCHED_TOKENS = 16384
 REPO = Path(__file__).resolve().parents[2]
 
 
@@ -34,7 +38,8 @@ class FakeEngine:
 
     def launch(self, spec: EngineSpec, placement: Placement, port: int, api_key: str) -> Launch:
         argv = (sys.executable, "-u", "-m", "tests.fakes.engine", "--port", str(port))
-        named = ("--served-model-name", spec.served_model_name)
+        batch = str(spec.options.max_num_batched_tokens or MAX_NUM_BATCHED_TOKENS)
+        named = ("--served-model-name", spec.served_model_name, "--max-num-batched-tokens", batch)
         env = {"VLFLEET_ENGINE_KEY": api_key, "PYTHONPATH": str(REPO)}
         return Launch((*argv, *named, *self.options, *spec.engine_args), env)
 
@@ -47,14 +52,16 @@ class FakeEngine:
         return Observation(decisions=json.loads(text)) if found else None
 
     def failure(self, lines: Sequence[str]) -> Failure | None:
-        """`ERROR: cause | remedy`; with `FATAL:` another start cannot help."""
+        """`ERROR: cause | remedy`, or `ERROR[kind]:`; with `FATAL` another start cannot help."""
         for line in lines:
-            for mark, retry in (("ERROR: ", True), ("FATAL: ", False)):
-                _, found, text = line.partition(mark)
-                if found:
-                    cause, _, remedy = text.partition(" | ")
-                    return Failure(cause.strip(), remedy.strip(), retry)
+            if match := _ERROR.search(line):
+                cause, _, remedy = match["text"].partition(" | ")
+                kind = FailureKind(match["kind"] or "unknown")
+                return Failure(cause.strip(), remedy.strip(), match["how"] == "ERROR", kind)
         return None
 
     def heal(self, spec: EngineSpec, failure: Failure, decisions: Mapping[str, Value]) -> tuple[EngineSpec, str] | None:
-        return None
+        """Half the batched tokens."""
+        now = spec.options.max_num_batched_tokens or MAX_NUM_BATCHED_TOKENS
+        options = dataclasses.replace(spec.options, max_num_batched_tokens=now // 2)
+        return dataclasses.replace(spec, options=options), f"{now // 2:,} instead of {now:,} batched tokens"

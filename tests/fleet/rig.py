@@ -32,6 +32,11 @@ FAST = Timing(
     probe_ready_seconds=0.05,
     probe_timeout_seconds=0.3,
     unhealthy_seconds=0.5,
+    watch_seconds=0.02,
+    quiet_seconds=0.3,
+    answer_seconds=0.3,
+    hung_seconds=2.0,
+    decisions_seconds=0.1,
     stop_seconds=1.0,
     log_poll_seconds=0.02,
     save_counters_seconds=0.1,
@@ -44,6 +49,7 @@ import http.server, os, sys
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.send_header("Content-Length", "0"); self.end_headers()
+    do_POST = do_GET
     def log_message(self, *_): pass
 print("phase: load", flush=True)
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()

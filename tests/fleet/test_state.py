@@ -7,26 +7,32 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlfleet.engine.launch import EngineOptions
 from vlfleet.errors import ExitCode, VlfleetError
-from vlfleet.fleet.folder import FleetFolder, Lock, home, locked
+from vlfleet.fleet.folder import FleetFolder, Lock, locked
 from vlfleet.fleet.local import base_url, find
 from vlfleet.fleet.processes import EngineProcess, ProcessId
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.fleet.spec import FleetSpec, default_threads
 from vlfleet.fleet.state import FleetState, load, save
+from vlfleet.home import home
 
 
 def a_state(port: int = 8000) -> FleetState:
     replica = Replica("r0", 4000, "secret-key", "embedded", pid=11, phase=Phase.READY, ready_at=2.5, error="é\n")
+    replica.phases, replica.decisions = {"start": 1.5}, {"version": "0.32.0", "kv_cache_tokens": 8192}
     process = EngineProcess(ProcessId(11, 1.25), ProcessId(10, 1.0), "/home/fleet/r0/ab")
     spec = FleetSpec(Path("/models/m"), "m", engine_args=("--dtype", "float32"), port=port)
-    return FleetState(spec, ProcessId(9, 0.5), 3.0, replicas=[replica], processes={"r0": process})
+    smaller = replace(spec.engine_spec, options=EngineOptions(max_num_seqs=8))
+    healed = {"r0": smaller}
+    return FleetState(spec, ProcessId(9, 0.5), 3.0, replicas=[replica], processes={"r0": process}, healed=healed)
 
 
 def test_state_comes_back_as_it_was(folder: FleetFolder) -> None:
@@ -110,6 +116,9 @@ def test_lock_is_not_inherited(folder: FleetFolder) -> None:
         [sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE, close_fds=False
     ) as child:
         lock.release()
+        end = time.monotonic() + 1.0  # the kernel closes what exec closes a moment after Popen has returned
+        while locked(folder) and time.monotonic() < end:
+            time.sleep(0.01)
         assert not locked(folder)
         child.communicate(b"\n")
 

@@ -91,7 +91,7 @@ async def test_killed_engine_is_out_at_once_and_back_soon(folder: FleetFolder) -
 async def test_killed_shim_is_a_death_too(folder: FleetFolder) -> None:
     async with fleet(folder, ScriptEngine()) as supervisor:
         await until(lambda: all_ready(supervisor.replicas))
-        process = supervisor._lives[0].process
+        process = supervisor.lives[0].process
         assert process
         process.shim.send(signal.SIGKILL)
         await until(lambda: supervisor.replicas[0].restarts == 1)
@@ -157,7 +157,7 @@ async def test_unhealthy_replica_is_out_and_may_come_back(folder: FleetFolder) -
         async with aiohttp.ClientSession() as session:
             for health in (503, 0):  # says no; says nothing
                 await session.post(f"{replica.base_url}/fake/faults", json={"health": health})
-                await until(lambda: replica.phase is Phase.STARTING)
+                await until(lambda: replica.phase is Phase.UNHEALTHY)
                 assert replica.detail == "not healthy"
                 await session.post(f"{replica.base_url}/fake/faults", json={"health": 200})
                 await until(lambda: replica.phase is Phase.READY)
@@ -182,7 +182,7 @@ async def test_gateway_makes_it_look_at_once(folder: FleetFolder) -> None:
         async with aiohttp.ClientSession() as session:
             await session.post(f"{replica.base_url}/fake/faults", json={"health": 503})
         supervisor.probe_now(replica)
-        await until(lambda: replica.phase is Phase.STARTING)
+        await until(lambda: replica.phase is Phase.UNHEALTHY)
 
 
 async def test_adoption(folder: FleetFolder) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vlfleet import __version__
-from vlfleet.cli import ask, checkpoint, demo, down, logs, status, up
+from vlfleet.cli import ask, checkpoint, demo, down, logs, restart, status, up
 from vlfleet.errors import ExitCode, VlfleetError
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ def _options(
 app.command(cls=up.UpCommand)(up.up)
 app.command()(down.down)
 app.command()(status.status)
+app.command()(restart.restart)
 app.command()(logs.logs)
 app.command(cls=ask.AskCommand)(ask.ask)
 app.command()(demo.demo)

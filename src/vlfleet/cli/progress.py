@@ -20,15 +20,19 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 0.1
 PLAIN_EVERY_SECONDS = 10.0
-_COLOURS = {Phase.READY: "green", Phase.BACKOFF: "yellow", Phase.FAILED: "red"}
+_COLOURS = {Phase.READY: "green", Phase.UNHEALTHY: "yellow", Phase.BACKOFF: "yellow", Phase.FAILED: "red"}
 
 
 def describe(replica: Replica, now: float) -> str:
-    """The state in a few words: "load", "ready", "died, next start in 3 s: ...", "failed: ..."."""
+    """The state in a few words: "load", "ready", "out of rotation: no progress", "died, ...", "failed: ..."."""
     if replica.phase is Phase.BACKOFF and replica.retry_at:
         return f"died, next start in {max(0.0, replica.retry_at - now):.0f} s: {replica.error}"
     if replica.phase is Phase.FAILED:
         return f"failed: {replica.error}"
+    if replica.phase is Phase.UNHEALTHY:
+        return f"out of rotation: {replica.detail}"
+    if replica.phase is Phase.DRAINING:
+        return f"draining: {replica.in_flight} in flight"
     return replica.detail or replica.phase.value
 
 

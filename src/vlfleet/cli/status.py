@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vlfleet.cli import starts
 from vlfleet.cli.options import AsJson, Name, named, note
 from vlfleet.errors import ExitCode
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from vlfleet.fleet.local import LocalFleet
     from vlfleet.fleet.replica import Replica
 
-_HEADER = ("REPLICA", "PHASE", "PID", "PORT", "UP", "RESTARTS", "IN FLIGHT", "SERVED", "LAST ERROR")
+_HEADER = ("REPLICA", "PHASE", "GPU", "PID", "PORT", "UP", "RESTARTS", "IN FLIGHT", "SERVED", "LAST ERROR")
 
 
 def status(name: Name = "default", as_json: AsJson = False) -> None:
@@ -58,34 +59,48 @@ def describe(fleet: LocalFleet) -> dict[str, Any]:
 
 
 def _replica(replica: Replica) -> dict[str, Any]:
+    from vlfleet.fleet.startup import so_far
+
+    now = time.time()
     return {
         "name": replica.name,
         "phase": replica.phase.value,
         "detail": replica.detail,
         "pid": replica.pid or None,
         "port": replica.port or None,
+        "gpus": list(replica.placement.gpus),
         "started_at": replica.started_at,
-        "up_seconds": round(time.time() - replica.ready_at, 1) if replica.phase == "ready" else None,
+        "start_seconds": round(replica.ready_at - replica.started_at, 1) if replica.ready_at else None,
+        "up_seconds": round(now - replica.ready_at, 1) if replica.phase == "ready" else None,
+        "unhealthy_seconds": round(now - replica.unhealthy_at, 1) if replica.unhealthy_at else None,
         "restarts": replica.restarts,
         "in_flight": replica.in_flight,
         "served": replica.served,
         "error": replica.error,
+        "adjusted": replica.adjusted,
+        "phases": {name: round(seconds, 1) for name, seconds in so_far(replica, now).items()},
+        "decisions": replica.decisions,
     }
 
 
 def table(facts: dict[str, Any]) -> str:
     """For a person; the columns are as wide as what is in them, and nothing is coloured."""
     rows = [_HEADER] + [_row(replica) for replica in facts["replicas"]]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER) - 1)]
+    if not any(replica["gpus"] for replica in facts["replicas"]):
+        gpu = _HEADER.index("GPU")
+        rows = [row[:gpu] + row[gpu + 1 :] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     lines = ["  ".join([*map(str.ljust, row, widths), row[-1]]).rstrip() for row in rows]
     head = f"{facts['served_model_name']}  {facts['url']}  {facts['status']}, {facts['ready']} ready"
-    return "\n".join([head, "", *lines])
+    started = starts.describe(facts["replicas"])
+    return "\n".join([head, "", *lines, *[""] * bool(started), *started])
 
 
 def _row(replica: dict[str, Any]) -> tuple[str, ...]:
     phase = f"{replica['phase']}: {replica['detail']}" if replica["detail"] else replica["phase"]
     numbers = (replica["restarts"], replica["in_flight"], replica["served"])
-    texts = (replica["pid"] or "-", replica["port"] or "-", _duration(replica["up_seconds"]), *numbers)
+    gpus = ",".join(map(str, replica["gpus"])) or "-"
+    texts = (gpus, replica["pid"] or "-", replica["port"] or "-", _duration(replica["up_seconds"]), *numbers)
     return (replica["name"], phase, *map(str, texts), replica["error"] or "-")
 
 

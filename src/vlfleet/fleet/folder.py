@@ -45,6 +45,11 @@ class FleetFolder:
         return self.path / "lock"
 
     @property
+    def control(self) -> Path:
+        """The socket on which the supervisor takes orders."""
+        return self.path / "control.sock"
+
+    @property
     def supervisor_log(self) -> Path:
         """What a detached supervisor prints."""
         return self.path / "logs" / "supervisor.log"

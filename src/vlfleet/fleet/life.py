@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
 
-import aiohttp
-
-from vlfleet.engine.launch import Engine, EngineSpec, Failure
+from vlfleet.engine.launch import EngineSpec, Failure, FailureKind
 from vlfleet.errors import VlfleetError
-from vlfleet.fleet import logs, memory
-from vlfleet.fleet.folder import FleetFolder
-from vlfleet.fleet.health import Health, probe
-from vlfleet.fleet.processes import EngineProcess, engine_of, read_exit, spawn
+from vlfleet.fleet import logs, memory, startup
+from vlfleet.fleet.processes import EngineProcess, engine_of, kill_marked, read_exit, spawn
+from vlfleet.fleet.recovery import Recovery
 from vlfleet.fleet.replica import Phase, Replica
-from vlfleet.fleet.timing import Death, Timing
+from vlfleet.fleet.watch import HUNG, Shared, Watch
 
 _KEY_BYTES = 24  # 192 bit
-_LOG_BOUND_SECONDS = 10.0
 
 
 def free_port() -> int:
@@ -39,30 +33,39 @@ def new_replica(name: str, engine: str) -> Replica:
 class ReplicaLife:
     """Owns one replica's process and writes the supervisor's part of its record."""
 
-    def __init__(
-        self,
-        replica: Replica,
-        spec: EngineSpec,
-        engine: Engine,
-        folder: FleetFolder,
-        timing: Timing,
-        session: aiohttp.ClientSession,
-        on_change: Callable[[Replica], None],
-    ) -> None:
+    def __init__(self, replica: Replica, spec: EngineSpec, shared: Shared) -> None:
         self.replica = replica
         self.process: EngineProcess | None = None
+        self.watch: Watch | None = None
+        """Of the run that goes on."""
         self.failure: Failure | None = None
         """Why it was given up."""
         self.ever_ready = False
-        self._spec, self._engine, self._folder, self._timing = spec, engine, folder, timing
-        self._session, self._on_change = session, on_change
-        self._deaths: list[Death] = []
-        self._probe_now = asyncio.Event()
+        self._shared = shared
+        self._recovery = Recovery(shared.engine, spec, shared.timing.restart)
         self._oom_kills = memory.oom_kills()
+
+    @property
+    def spec(self) -> EngineSpec:
+        """What it is started with next."""
+        return self._recovery.spec
+
+    async def renew(self, spec: EngineSpec) -> None:
+        """Ends whatever of it runs and forgets its deaths; the next `run` starts with `spec`. None may be going on."""
+        if self.process:
+            await self.process.stop(self._shared.timing.stop_seconds)
+        # A start that was cancelled halfway has a shim that nobody knows.
+        await asyncio.to_thread(kill_marked, f"{self._shared.folder.path}/{self.replica.name}/")
+        self._recovery = Recovery(self._shared.engine, spec, self._shared.timing.restart)
+        self.process, self.failure = None, None
+        replica = self.replica
+        replica.pid, replica.retry_at, replica.error, replica.adjusted = 0, 0.0, "", ""
+        self._shared.set(replica, Phase.STARTING)
 
     def probe_now(self) -> None:
         """The gateway could not reach it: ask at once, not at the next turn."""
-        self._probe_now.set()
+        if self.watch:
+            self.watch.probe_now()
 
     async def run(self, adopted: EngineProcess | None = None) -> None:
         """Keeps the replica alive, beginning with `adopted` if it runs already; returns when it is given up."""
@@ -82,121 +85,77 @@ class ReplicaLife:
             await asyncio.sleep(delay)
             self.replica.restarts += 1
 
-    def _set(self, phase: Phase, detail: str = "") -> None:
-        if (self.replica.phase, self.replica.detail) != (phase, detail):
-            self.replica.phase, self.replica.detail = phase, detail
-            self._on_change(self.replica)
-
     async def _one_run(self) -> Failure:
+        replica, shared = self.replica, self._shared
         process = self.process or await self._start()
-        tasks = [asyncio.create_task(each) for each in (process.ended(), self._watch_health(), self._follow_log())]
-        ended, unhealthy, _ = tasks
+        watch = self.watch = Watch(replica, shared)
+        ended, unfit = asyncio.create_task(process.ended()), asyncio.create_task(watch.run())
         try:
-            await asyncio.wait((ended, unhealthy), return_when=asyncio.FIRST_COMPLETED)
-            self._set(Phase.BACKOFF, "ended")  # at once: the gateway must not choose it any more
-            if ended.done():
-                await process.cleared()
-                return self._explain(process)
-            failure = unhealthy.result()
-            assert isinstance(failure, Failure)
-            await process.stop(self._timing.stop_seconds)
-            return failure
+            await asyncio.wait((ended, unfit), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
+            for task in (ended, unfit):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(ended, unfit, return_exceptions=True)
+            self.watch, replica.unhealthy_at, replica.stalled = None, 0.0, False
+        shared.set(replica, Phase.BACKOFF, "ended")  # at once: the gateway must not choose it any more
+        if unfit.cancelled():
+            await process.cleared()
+            return self._explain(process)
+        failure = unfit.result()
+        await process.stop(0 if failure.rule == HUNG else shared.timing.stop_seconds)
+        return failure
 
     async def _start(self) -> EngineProcess:
-        replica = self.replica
+        replica, shared = self.replica, self._shared
         replica.port, replica.api_key = free_port(), secrets.token_urlsafe(_KEY_BYTES)
         replica.started_at, replica.ready_at, replica.retry_at, replica.pid = time.time(), 0.0, 0.0, 0
-        launch = self._engine.launch(self._spec, replica.placement, replica.port, replica.api_key)
+        replica.progress_at = 0.0
+        launch = shared.engine.launch(self.spec, replica.placement, replica.port, replica.api_key)
         self._oom_kills = memory.oom_kills()
-        started = spawn(launch.argv, launch.env, self._folder, replica.name, self._timing.adopt_seconds)
-        self._set(Phase.STARTING)
+        started = spawn(launch.argv, launch.env, shared.folder, replica.name, shared.timing.adopt_seconds)
+        startup.begin(replica, replica.started_at)
+        shared.set(replica, Phase.STARTING)
         self.process = await engine_of(*started)
         replica.pid = self.process.engine.pid
-        self._on_change(replica)
+        shared.on_change(replica)
         return self.process
-
-    async def _watch_health(self) -> Failure:
-        """Moves the replica in and out of READY; returns when it has to be ended."""
-        replica, timing = self.replica, self._timing
-        silent, out_since = 0, 0.0
-        while True:
-            health = await probe(self._session, replica, timing.probe_timeout_seconds)
-            now = time.time()
-            silent = silent + 1 if health is Health.SILENT else 0
-            if health is Health.GOOD:
-                self._ready(now)
-            elif replica.phase is Phase.READY:
-                if health is Health.BAD or silent >= timing.probe_timeouts:
-                    out_since = now
-                    self._set(Phase.STARTING, "not healthy")
-            elif replica.ready_at and now - (out_since or now) > timing.unhealthy_seconds:
-                return Failure(f"it answered no /health for {timing.unhealthy_seconds:.0f} s")
-            elif not replica.ready_at and now - replica.started_at > timing.start_timeout_seconds:
-                return Failure(f"it was not ready after {timing.start_timeout_seconds:.0f} s")
-            ready = replica.phase is Phase.READY
-            await self._pause(timing.probe_ready_seconds if ready else timing.probe_starting_seconds)
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._probe_now.wait(), seconds)
-        self._probe_now.clear()
-
-    def _ready(self, now: float) -> None:
-        self.ever_ready = True
-        self.replica.ready_at = self.replica.ready_at or now
-        self._set(Phase.READY)
-
-    async def _follow_log(self) -> None:
-        """Takes the phases of the start from the log; later keeps it from filling the disk."""
-        replica, log = self.replica, self._folder.log(self.replica.name)
-        tail = logs.Tail(log)
-        while not replica.ready_at:
-            for line in tail.lines():
-                seen = self._engine.observe(line)
-                phase = seen.phase if seen else ""
-                if phase == Phase.READY:
-                    self.probe_now()  # only /health decides
-                elif phase and not replica.ready_at:
-                    self._set(Phase.STARTING, phase)
-            await asyncio.sleep(self._timing.log_poll_seconds)
-        while True:
-            await asyncio.to_thread(logs.bound, log, self._timing.most_log_bytes)
-            await asyncio.sleep(_LOG_BOUND_SECONDS)
 
     def _explain(self, process: EngineProcess) -> Failure:
         """Why the engine ended: what the kernel did, what its log says, or at least how."""
-        log = self._folder.log(self.replica.name)
-        end = read_exit(self._folder, self.replica.name, process.engine.pid)
+        log = self._shared.folder.log(self.replica.name)
+        end = read_exit(self._shared.folder, self.replica.name, process.engine.pid)
         if end is None:
             return Failure("it was killed together with its shim")
         if end.signal == signal.SIGKILL:  # nothing in its log can say why
             if memory.oom_kills() > self._oom_kills:
-                return Failure("the kernel killed it: no memory left", "start fewer replicas, or a smaller model")
+                remedy = "start fewer replicas, or a smaller model"
+                return Failure("the kernel killed it: no memory left", remedy, kind=FailureKind.MACHINE)
             return Failure(str(end))
-        known = self._engine.failure(logs.tail_lines(log, 1000))
+        known = self._shared.engine.failure(logs.tail_lines(log, 1000))
         last = logs.last_line(log)
         return known or Failure(f"{end}: {last[:200]}" if last else str(end))
 
     def _after(self, failure: Failure) -> float | None:
         """Writes the death down; how long to wait before the next start, or None when there will be none."""
-        replica, policy, now = self.replica, self._timing.restart, time.time()
+        replica, shared, now = self.replica, self._shared, time.time()
         self.process, replica.pid = None, 0
-        self._deaths.append(Death(now, now - replica.ready_at if replica.ready_at else 0.0))
-        del self._deaths[:-32]
-        delay = policy.delay_seconds(self._deaths) if failure.retry else None
-        remedy = failure.remedy or f"vlfleet logs {replica.name} shows more"
-        if delay is None:
-            loop = f"it died {policy.deaths} times in {policy.window_seconds / 60:.0f} minutes; the last time: "
-            self.failure = Failure((loop if failure.retry else "") + failure.cause, remedy, failure.retry)
-            replica.error = f"{self.failure.cause} ({remedy})"
-            self._set(Phase.FAILED)
+        self.ever_ready |= bool(replica.ready_at)
+        before = self.spec
+        step = self._recovery.after(failure, now, ready_at=replica.ready_at, decisions=replica.decisions)
+        remedy = step.failure.remedy or f"vlfleet logs {replica.name} shows more"
+        replica.error = f"{step.failure.cause} ({remedy})"
+        if self.spec != before:
+            replica.adjusted = "; ".join(filter(None, (replica.adjusted, step.said)))
+            shared.say(f"{replica.name} ran out of GPU memory; starting again with {step.said}")
+        elif step.said:
+            shared.say(f"{replica.name}: {step.said}")
+        if step.delay_seconds is None:
+            self.failure = Failure(step.failure.cause, remedy, failure.retry)
+            shared.set(replica, Phase.FAILED)
             return None
-        delay += delay * policy.jitter * random.random()  # noqa: S311 - spreads starts, hides nothing
-        replica.error, replica.retry_at = f"{failure.cause} ({remedy})", now + delay
-        self._set(Phase.BACKOFF)
-        self._on_change(replica)
+        delay = step.delay_seconds * (1 + shared.timing.restart.jitter * random.random())  # noqa: S311 - spreads starts
+        if delay:
+            replica.retry_at = now + delay
+            shared.set(replica, Phase.BACKOFF)
+        shared.on_change(replica)
         return delay

@@ -111,3 +111,4 @@ async def _end_rest(folder: FleetFolder, grace_seconds: float) -> None:
             replica.phase, replica.pid = Phase.STOPPED, 0
         save(folder, state.to_json())
     await asyncio.to_thread(kill_marked, f"{folder.path}/")
+    folder.control.unlink(missing_ok=True)

@@ -14,6 +14,9 @@ class Phase(enum.StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    """In rotation: the only phase in which it gets requests."""
+    UNHEALTHY = "unhealthy"
+    """It was ready and shows no life now, `Replica.detail` says of which kind: any sign of life puts it back."""
     DRAINING = "draining"
     BACKOFF = "backoff"
     """Dead; will be started again at `Replica.retry_at`."""
@@ -40,18 +43,25 @@ class Replica:
     """Of the engine process; 0 when none runs."""
     phase: Phase = Phase.STARTING
     detail: str = ""
-    """The engine's phase while it starts ("load", "warm-up"), else empty."""
+    """The engine's phase while it starts ("load", "warm-up"), or why it is unhealthy ("no progress")."""
     started_at: float = 0.0
     ready_at: float = 0.0
     retry_at: float = 0.0
+    unhealthy_at: float = 0.0
+    """Since when it is out of rotation although it runs; 0 when it is not."""
+    stalled: bool = False
+    """Nothing is expected of it any more: what waits on it is better asked elsewhere."""
     restarts: int = 0
+    """Starts after a death."""
     error: str = ""
     """Why it died last, with the remedy; stays after a successful restart."""
     adjusted: str = ""
     """What was given up so that it could start ("max_model_len 8192 -> 4096"), else empty."""
     placement: Placement = field(default_factory=Placement)
     phases: dict[str, float] = field(default_factory=dict)
-    """Seconds of each phase of the last start, in their order; of the current one, when it began to count."""
+    """Seconds of each phase of the last start, in their order, without the one that goes on."""
+    phase_at: float = 0.0
+    """When the phase of the start that goes on began; 0 after the start."""
     decisions: dict[str, Value] = field(default_factory=dict)
     """What the engine decided in its last start: kv_cache_tokens, max_concurrency, encoder_budget_tokens, ..."""
 
@@ -61,6 +71,8 @@ class Replica:
     """Predicted tokens of those requests."""
     served: int = 0
     """Requests finished with an answer."""
+    progress_at: float = 0.0
+    """When the last byte of an answer came from it; seconds of `time.monotonic()`, 0 when none has come."""
 
     @property
     def base_url(self) -> str:

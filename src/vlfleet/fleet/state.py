@@ -9,15 +9,16 @@ from typing import Any, Literal, TypeVar
 
 import orjson
 
-from vlfleet.engine.launch import EngineOptions, Placement
+from vlfleet.engine.launch import EngineOptions, EngineSpec, Placement
 from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.processes import EngineProcess, ProcessId
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.fleet.spec import FleetSpec
 
-SCHEMA = 2
+SCHEMA = 3
 Status = Literal["serving", "draining", "stopped", "failed"]
 Record = TypeVar("Record")
+Spec = TypeVar("Spec", FleetSpec, EngineSpec)
 
 
 @dataclass
@@ -34,6 +35,8 @@ class FleetState:
     replicas: list[Replica] = field(default_factory=list)
     processes: dict[str, EngineProcess] = field(default_factory=dict)
     """By the replica's name; one that does not run has none."""
+    healed: dict[str, EngineSpec] = field(default_factory=dict)
+    """By the replica's name: what it is started with, where that had to be smaller than the fleet's own."""
 
     def to_json(self) -> bytes:
         return orjson.dumps({"schema": SCHEMA, **{f.name: getattr(self, f.name) for f in fields(self)}}, default=str)
@@ -80,15 +83,23 @@ def _read(facts: dict[str, Any]) -> FleetState:
         name: EngineProcess(_record(ProcessId, each["engine"]), _record(ProcessId, each["shim"]), str(each["mark"]))
         for name, each in facts["processes"].items()
     }
-    options = _record(EngineOptions, facts["spec"]["options"])
     return FleetState(
-        spec=replace(spec, model=Path(spec.model), engine_args=tuple(spec.engine_args), options=options),
+        spec=_typed(spec),
         supervisor=_record(ProcessId, facts["supervisor"]),
         started_at=float(facts["started_at"]),
         status=facts["status"],
         error=str(facts["error"]),
         replicas=replicas,
         processes=processes,
+        healed={name: _typed(_record(EngineSpec, each)) for name, each in facts["healed"].items()},
+    )
+
+
+def _typed(spec: Spec) -> Spec:
+    """A spec whose fields are what JSON makes of them, made whole again."""
+    options: Any = spec.options
+    return replace(
+        spec, model=Path(spec.model), engine_args=tuple(spec.engine_args), options=_record(EngineOptions, options)
     )
 
 

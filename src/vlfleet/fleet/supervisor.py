@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from vlfleet.engine.launch import Engine
@@ -17,9 +17,11 @@ from vlfleet.fleet.health import open_session
 from vlfleet.fleet.life import ReplicaLife, new_replica
 from vlfleet.fleet.processes import EngineProcess, ProcessId, kill_marked
 from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.fleet.roll import Order, Tell, roll
 from vlfleet.fleet.spec import FleetSpec, is_loopback
 from vlfleet.fleet.state import FleetState, Status, load, save
 from vlfleet.fleet.timing import Timing
+from vlfleet.fleet.watch import Shared
 
 _DRAIN_POLL_SECONDS = 0.02
 
@@ -39,11 +41,13 @@ class Supervisor:
         self.replicas = [new_replica(f"r{number}", spec.engine) for number in range(spec.replicas)]
         """The same objects for good."""
         self._engine, self._folder, self._timing, self._say = engine, folder, timing or Timing(), say
-        self._lives: list[ReplicaLife] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self.lives: list[ReplicaLife] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._all_failed = asyncio.Event()
         self._saver: asyncio.Task[None] | None = None
         self._dirty = asyncio.Event()
         self._closing = False
+        self._rolling: asyncio.Task[None] | None = None
         me = ProcessId.of(os.getpid())
         assert me is not None
         self._state = FleetState(spec, me, time.time(), replicas=self.replicas)
@@ -58,13 +62,58 @@ class Supervisor:
         running = await self._take_over()
         if not running:  # else some serve: one that does not fit beside them fails alone
             await self._prepare()
-        for replica in self.replicas:
-            life = ReplicaLife(
-                replica, self.spec.engine_spec, self._engine, self._folder, self._timing, self._session, self._changed
-            )
-            self._lives.append(life)
+        shared = Shared(
+            engine=self._engine,
+            served_model_name=self.spec.served_model_name,
+            folder=self._folder,
+            timing=self._timing,
+            session=self._session,
+            replicas=self.replicas,
+            on_change=self._changed,
+            say=self._say,
+        )
+        healed, fleets = self._state.healed, self.spec.engine_spec
+        self.lives = [ReplicaLife(replica, healed.get(replica.name, fleets), shared) for replica in self.replicas]
         self._saver = asyncio.create_task(self._keep_state())
-        self._tasks = [asyncio.create_task(life.run(running.get(life.replica.name))) for life in self._lives]
+        for life in self.lives:
+            self._run(life, running.get(life.replica.name))
+
+    def _run(self, life: ReplicaLife, adopted: EngineProcess | None = None) -> None:
+        self._tasks[life.replica.name] = asyncio.create_task(life.run(adopted))
+
+    async def renew(self, life: ReplicaLife) -> None:
+        """Ends a replica, whatever it does, and starts it with the fleet's own spec as if it had never died."""
+        if life.watch:
+            life.watch.drain(True)  # it must not become ready any more
+        task = self._tasks[life.replica.name]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await life.renew(self.spec.engine_spec)
+        self._run(life)
+
+    def restart(self, order: Order, tell: Tell) -> asyncio.Task[None]:
+        """Begins a rolling restart; `tell` gets its events, and the task raises what ended it early.
+
+        Raises:
+            VlfleetError: there is no such replica, a restart is under way already, or the fleet is stopping.
+        """
+        names = [replica.name for replica in self.replicas]
+        if order.replica and order.replica not in names:
+            remedy = f"choose one of: {' '.join(names)}"
+            raise VlfleetError(f"there is no replica {order.replica!r}", remedy, ExitCode.USAGE)
+        if self._state.status != "serving":
+            raise VlfleetError("the fleet is shutting down", "start it again with `vlfleet up`")
+        if self._rolling:
+            raise VlfleetError("a restart is under way already", "wait for its end: `vlfleet status` shows it")
+        self._rolling = asyncio.create_task(roll(self.lives, self.renew, order, tell))
+        self._rolling.add_done_callback(self._rolled)
+        return self._rolling
+
+    def _rolled(self, task: asyncio.Task[None]) -> None:
+        """Tells why a restart ended early: nobody else may be listening any more."""
+        self._rolling = None
+        if not task.cancelled() and (error := task.exception()):
+            self._say(f"the restart ended early: {error}")
 
     async def _prepare(self) -> None:
         """Asks the engine whether this can work here, and gives each replica its place."""
@@ -94,16 +143,23 @@ class Supervisor:
         await asyncio.to_thread(kill_marked, f"{self._folder.path}/", kept)
         if alive and state:
             self._say(f"adopting {names}, which still run")
-            self._restore({replica.name: replica for replica in state.replicas if replica.name in alive})
+            self._restore(state, alive)
         return alive
 
-    def _restore(self, records: dict[str, Replica]) -> None:
-        """What a replica was under its last supervisor, but for what only a living gateway knows."""
-        for replica in self.replicas:
-            if old := records.get(replica.name):
+    def _restore(self, state: FleetState, alive: Collection[str]) -> None:
+        """What the replicas were under their last supervisor, but for what only a living gateway knows.
+
+        One that has ended meanwhile starts on the same GPUs, and with the smaller plan that it was found to need.
+        """
+        self._state.healed = state.healed
+        for replica, old in zip(self.replicas, state.replicas, strict=True):
+            replica.placement, replica.adjusted = old.placement, old.adjusted
+            if replica.name in alive:
                 vars(replica).update(vars(old))
-                replica.phase, replica.detail = Phase.STARTING, "adopted"
-                replica.in_flight, replica.outstanding_work = 0, 0.0
+                replica.phase, replica.stalled, replica.unhealthy_at = Phase.STARTING, False, 0.0
+                replica.in_flight, replica.outstanding_work, replica.progress_at = 0, 0.0, 0.0
+                if replica.ready_at:
+                    replica.detail = "adopted"
 
     def at_port(self, port: int) -> None:
         """The gateway got this port (it may have been asked for any free one)."""
@@ -111,21 +167,23 @@ class Supervisor:
 
     def _changed(self, replica: Replica) -> None:
         self._dirty.set()
+        if all(each.phase is Phase.FAILED for each in self.replicas):
+            self._all_failed.set()
 
     def probe_now(self, replica: Replica) -> None:
         """The gateway could not reach this replica: look at it at once."""
-        for life in self._lives:
+        for life in self.lives:
             if life.replica is replica:
                 life.probe_now()
 
     async def failed(self) -> VlfleetError:
         """Returns when every replica has been given up, with the reason: exit code 4 if the fleet had been serving."""
-        await asyncio.gather(*self._tasks)
-        reasons = {life.replica.name: life.failure for life in self._lives if life.failure}
+        await self._all_failed.wait()
+        reasons = {life.replica.name: life.failure for life in self.lives if life.failure}
         first = next(iter(reasons.values()))
         same = all(reason.cause == first.cause for reason in reasons.values())
         cause = first.cause if same else "; ".join(f"{name}: {each.cause}" for name, each in reasons.items())
-        served = any(life.ever_ready for life in self._lives)
+        served = any(life.ever_ready for life in self.lives)
         which = "every replica" if len(reasons) > 1 else "the replica"
         code = ExitCode.UNHEALTHY if served else ExitCode.FAILED
         return VlfleetError(f"{which} has failed: {cause}", first.remedy, code)
@@ -135,7 +193,7 @@ class Supervisor:
         self._state.status = "draining"
         await self._cancel_lives()
         for replica in self.replicas:
-            if replica.phase is Phase.READY:
+            if replica.phase in (Phase.READY, Phase.UNHEALTHY):
                 replica.phase = Phase.DRAINING
         self._dirty.set()
         deadline = time.monotonic() + timeout_seconds
@@ -147,10 +205,10 @@ class Supervisor:
     async def stop(self, status: Status = "stopped", error: str = "") -> None:
         """Ends every engine: SIGTERM, SIGKILL after `stop_seconds`, and whatever is left of them after that."""
         await self._cancel_lives()
-        running = [life.process for life in self._lives if life.process]
+        running = [life.process for life in self.lives if life.process]
         await asyncio.gather(*(process.stop(self._timing.stop_seconds) for process in running))
         await asyncio.to_thread(kill_marked, f"{self._folder.path}/")
-        for life in self._lives:
+        for life in self.lives:
             life.process, life.replica.pid = None, 0
             if life.replica.phase is not Phase.FAILED:
                 life.replica.phase, life.replica.detail = Phase.STOPPED, ""
@@ -163,14 +221,17 @@ class Supervisor:
 
     def kill(self) -> None:
         """Ends every engine now; a `stop` that is under way returns soon after."""
-        for life in self._lives:
+        for life in self.lives:
             if life.process:
                 life.process.engine.send(signal.SIGKILL)
 
     async def _cancel_lives(self) -> None:
-        for task in self._tasks:
+        if self._rolling:
+            self._rolling.cancel()
+            await asyncio.gather(self._rolling, return_exceptions=True)
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _keep_state(self) -> None:
         """Saves every change at once, and the gateway's counters every second; a full disk does not stop the fleet."""
@@ -181,7 +242,9 @@ class Supervisor:
             durable = self._dirty.is_set()
             closing = self._closing
             self._dirty.clear()
-            self._state.processes = {life.replica.name: life.process for life in self._lives if life.process}
+            self._state.processes = {life.replica.name: life.process for life in self.lives if life.process}
+            fleets = self.spec.engine_spec
+            self._state.healed = {life.replica.name: life.spec for life in self.lives if life.spec != fleets}
             state = self._state.to_json()
             try:
                 if state != saved:

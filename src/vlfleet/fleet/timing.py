@@ -49,12 +49,24 @@ class Timing:
     start_timeout_seconds: float = 600.0
     """From the start of the process to the first good /health; a 72B from a cold disk takes minutes."""
     probe_starting_seconds: float = 0.2
-    probe_ready_seconds: float = 2.0
-    probe_timeout_seconds: float = 4.0
+    probe_ready_seconds: float = 3.0
+    probe_timeout_seconds: float = 2.0
     probe_timeouts: int = 2
-    """A ready replica is taken out after this many probes without an answer: 2 * (4 + 2) s at most."""
+    """A ready replica is taken out after this many probes without an answer: 3 + 2 + 0.2 + 2 s at most."""
     unhealthy_seconds: float = 60.0
-    """A replica that was ready and has been out for this long is ended and started again."""
+    """A replica that was ready and whose /health has been bad for this long is ended and started again."""
+    watch_seconds: float = 0.5
+    """Between two looks at a replica's progress; they cost no request."""
+    quiet_seconds: float = 5.0
+    """After this long without a sign of life a replica is asked for one token."""
+    answer_seconds: float = 3.5
+    """Without any sign of life this long after that, it is taken out: 5 + 3.5 + 0.5 s at most."""
+    hung_seconds: float = 30.0
+    """Without any sign of life for this long it is ended and started again."""
+    most_patience_seconds: float = 120.0
+    """A replica that was slow and went on gets twice the time next time, up to this."""
+    decisions_seconds: float = 2.0
+    """For what an engine still logs of its start when it answers /health already."""
     stop_seconds: float = 5.0
     """Between SIGTERM and SIGKILL. vLLM with a request in flight does not end by SIGTERM at all."""
     adopt_seconds: float = 600.0

@@ -80,6 +80,9 @@ def describe(replica: Replica, now: float) -> str:
         case Phase.STARTING:
             doing = f" ({replica.detail})" if replica.detail else ""
             return f"{replica.name} has been starting{doing} for {max(0.0, now - replica.started_at):.0f} s"
+        case Phase.UNHEALTHY:
+            out = max(0.0, now - replica.unhealthy_at)
+            return f"{replica.name} has been out of rotation ({replica.detail}) for {out:.0f} s"
         case Phase.BACKOFF:
             return f"{replica.name} starts again in {max(0.0, replica.retry_at - now):.0f} s, it died: {replica.error}"
         case Phase.FAILED:
@@ -91,7 +94,7 @@ def describe(replica: Replica, now: float) -> str:
 def retry_after_seconds(replica: Replica, now: float) -> int:
     """When it is worth asking again: soon while it loads, after the pause when it died."""
     match replica.phase:
-        case Phase.STARTING:
+        case Phase.STARTING | Phase.UNHEALTHY:
             return 2
         case Phase.BACKOFF:
             return max(1, math.ceil(replica.retry_at - now))

@@ -17,7 +17,7 @@ from vlfleet.gateway import pages
 from vlfleet.gateway.admission import LIMITS, Limits
 from vlfleet.gateway.errors import ApiError
 from vlfleet.gateway.metrics import Metrics
-from vlfleet.gateway.proxy import generate
+from vlfleet.gateway.proxy import generate, move_stalled
 from vlfleet.gateway.state import GATEWAY, Gateway
 from vlfleet.gateway.upstream import REPLICA, REQUEST_ID
 
@@ -52,10 +52,12 @@ def build_app(
             connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False
         ) as client:
             metrics = Metrics(replicas)
-            app[GATEWAY] = Gateway(
-                replicas, served_model_name, on_unreachable, draining, limits, metrics, session=client
-            )
+            gateway = Gateway(replicas, served_model_name, on_unreachable, draining, limits, metrics, session=client)
+            app[GATEWAY] = gateway
+            mover = asyncio.create_task(move_stalled(gateway))
             yield
+            mover.cancel()
+            await asyncio.gather(mover, return_exceptions=True)
 
     app.cleanup_ctx.append(session)
     app.router.add_post("/v1/chat/completions", generate)

@@ -48,7 +48,7 @@ async def ready(request: web.Request) -> web.Response:
 
 
 def replica_state(replica: Replica, now: float) -> dict[str, Any]:
-    since = replica.ready_at if replica.phase is Phase.READY else replica.started_at
+    since = replica.unhealthy_at or (replica.ready_at if replica.phase is Phase.READY else replica.started_at)
     return {
         "name": replica.name,
         "phase": replica.phase,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -14,6 +15,8 @@ from vlfleet.gateway.state import GATEWAY, Gateway, charge
 from vlfleet.gateway.upstream import REPLICA, REQUEST_ID, Exchange, Unanswered, send
 
 TRIES = 2
+MOVE_SECONDS = 0.25
+"""Between two looks for requests on stalled replicas."""
 
 log = logging.getLogger("vlfleet.gateway")
 
@@ -56,12 +59,11 @@ async def forward(exchange: Exchange) -> web.StreamResponse:
     """
     gateway = exchange.gateway
     gateway.budget.earn()
-    tried: list[str] = []
     while True:
-        replica = gateway.choose(tried)
+        replica = gateway.choose(names(exchange))
         if replica is None:
             raise refusal(gateway.replicas, draining=False) or ApiError(503, "not_ready", "no replica is ready")
-        tried.append(replica.name)
+        exchange.tried.append(replica)
         exchange.request[REPLICA] = replica.name
         try:
             with charge(replica, exchange.ask.work):
@@ -69,14 +71,35 @@ async def forward(exchange: Exchange) -> web.StreamResponse:
         except Unanswered as failure:
             if failure.unreachable:
                 gateway.report_unreachable(replica)
-            if len(tried) == TRIES or not may_retry(gateway, tried, failure):
+            if len(exchange.tried) == TRIES or not may_retry(exchange, failure):
                 raise failure.error from None
             gateway.metrics.retries.labels(replica.name).inc()
 
 
-def may_retry(gateway: Gateway, tried: list[str], failure: Unanswered) -> bool:
+def may_retry(exchange: Exchange, failure: Unanswered) -> bool:
     """A retry that cannot repeat work costs no budget: the engine never had the request."""
-    return gateway.choose(tried) is not None and (not failure.sent or gateway.budget.spend())
+    gateway = exchange.gateway
+    return gateway.choose(names(exchange)) is not None and (not failure.sent or gateway.budget.spend())
+
+
+def names(exchange: Exchange) -> list[str]:
+    return [replica.name for replica in exchange.tried]
+
+
+async def move_stalled(gateway: Gateway) -> None:
+    """Again and again gives what waits on a stalled replica to another, as far as tries and budget allow.
+
+    What cannot be given away goes on waiting: the replica may recover, or be ended, and then the request is tried
+    elsewhere as any other whose engine has died.
+    """
+    while True:
+        await asyncio.sleep(MOVE_SECONDS)
+        if not any(replica.stalled for replica in gateway.replicas):
+            continue
+        for exchange in list(gateway.waiting):
+            stalled = exchange.tried[-1].stalled and len(exchange.tried) < TRIES
+            if stalled and gateway.choose(names(exchange)) and gateway.budget.spend():
+                exchange.move()
 
 
 def record(exchange: Exchange) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
@@ -17,6 +18,9 @@ from vlfleet.gateway.admission import Limits
 from vlfleet.gateway.metrics import Metrics
 from vlfleet.gateway.retries import RetryBudget, Suspects
 from vlfleet.gateway.routing import choose
+
+if TYPE_CHECKING:
+    from vlfleet.gateway.upstream import Exchange
 
 
 @dataclass
@@ -32,6 +36,8 @@ class Gateway:
     session: aiohttp.ClientSession
     budget: RetryBudget = field(default_factory=RetryBudget)
     suspects: Suspects = field(default_factory=Suspects)
+    waiting: set[Exchange] = field(default_factory=set)
+    """Requests that a replica has and of whose answer nothing has reached the client."""
     turns: Iterator[int] = field(default_factory=itertools.count)
     started_at: float = field(default_factory=time.time)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -35,7 +36,7 @@ class Unanswered(Exception):  # noqa: N818  (a state of the request, told to nob
         super().__init__(error.message)
         self.error = error
         self.sent = sent
-        """The engine may have begun to work on it."""
+        """The engine may have begun to work on it, and another try is not paid for."""
         self.unreachable = unreachable
         """The connection failed: the engine may be dead."""
 
@@ -44,7 +45,7 @@ class ClientGone(Exception):  # noqa: N818
     """Nobody reads the answer any more."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Exchange:
     """One request and what became of it."""
 
@@ -56,6 +57,36 @@ class Exchange:
     ask: Ask = field(default_factory=Ask)
     code: int = CLIENT_LEFT
     """The status to count it under."""
+    tried: list[Replica] = field(default_factory=list)
+    """In their order; the last one has it now."""
+    patience: asyncio.Timeout | None = None
+    """Ends the current try."""
+    moved: bool = False
+    """This try was ended for another, and paid for."""
+
+    @asynccontextmanager
+    async def attempt(self, seconds: float | None) -> AsyncIterator[None]:
+        """One try, which may be moved to another replica until `begin`. TimeoutError: it was, or `seconds` are over."""
+        self.moved = False
+        self.gateway.waiting.add(self)
+        try:
+            async with asyncio.timeout(seconds) as self.patience:
+                yield
+        finally:
+            self.gateway.waiting.discard(self)
+
+    def begin(self) -> None:
+        """The answer is on its way to the client: it has all the time, and stays where it is."""
+        self.gateway.waiting.discard(self)
+        if self.patience:
+            self.patience.reschedule(None)
+
+    def move(self) -> None:
+        """Ends this try, so that the next one begins."""
+        if self.patience and not self.patience.expired():
+            self.moved = True
+            self.patience.reschedule(asyncio.get_running_loop().time())
+            self.gateway.waiting.discard(self)
 
 
 async def send(exchange: Exchange, replica: Replica) -> web.StreamResponse:
@@ -72,16 +103,19 @@ async def send(exchange: Exchange, replica: Replica) -> web.StreamResponse:
     url = replica.base_url + exchange.request.path
     try:
         async with (
-            asyncio.timeout(gateway.limits.first_byte_seconds) as patience,
+            exchange.attempt(gateway.limits.first_byte_seconds),
             gateway.session.post(url, data=data, headers=headers, allow_redirects=False) as upstream,
         ):
             if exchange.ask.stream and upstream.status == 200:
-                return await pass_stream(exchange, replica, upstream, patience)
+                return await pass_stream(exchange, replica, upstream)
             return await pass_whole(exchange, replica, upstream)
     except UNREACHABLE:
         error = ApiError(503, "replica_unreachable", f"{replica.name} cannot be reached", headers={"Retry-After": "1"})
         raise Unanswered(error, sent=False, unreachable=True) from None
     except TimeoutError:
+        if exchange.moved:
+            error = ApiError(504, "no_progress", f"{replica.name} makes no progress", headers={"Retry-After": "2"})
+            raise Unanswered(error, sent=False) from None
         seconds = gateway.limits.first_byte_seconds
         raise Unanswered(ApiError(504, "timeout", f"{replica.name} gave no answer within {seconds} s")) from None
     except (aiohttp.ClientError, ConnectionError):
@@ -116,6 +150,8 @@ async def pass_whole(exchange: Exchange, replica: Replica, upstream: aiohttp.Cli
     """An answer in one piece. It is read to its end first, so an engine that dies over it leaves room for a retry."""
     body = await upstream.read()
     status, content_type = upstream.status, upstream.headers.get("Content-Type", "")
+    if status == 200:
+        replica.progress_at = time.monotonic()
     if status == 503:
         wait = upstream.headers.get("Retry-After", "1")
         error = ApiError(503, "overloaded", f"{replica.name}: {engine_message(body)}", headers={"Retry-After": wait})
@@ -137,19 +173,17 @@ def engine_message(body: bytes) -> str:
         return "the engine is overloaded"
 
 
-async def pass_stream(
-    exchange: Exchange, replica: Replica, upstream: aiohttp.ClientResponse, patience: asyncio.Timeout
-) -> web.StreamResponse:
+async def pass_stream(exchange: Exchange, replica: Replica, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
     """A stream, event by event. The client's headers wait for the first event: vLLM sends its own headers before it has
     looked at the picture, and as long as nothing is written another replica can still be asked."""
     events = WholeEvents()
     try:
-        first = await next_events(upstream, events)
+        first = await next_events(replica, upstream, events)
     except ValueError:
         first = b""
     if not first:
         raise Unanswered(ApiError(502, "bad_answer", f"{replica.name} sent a stream without events"))
-    patience.reschedule(None)
+    exchange.begin()
     metrics = exchange.gateway.metrics
     metrics.time_to_first_token.labels(replica.name).observe(time.perf_counter() - exchange.started)
     response = web.StreamResponse(headers=reply_headers(exchange, replica, "text/event-stream; charset=utf-8"))
@@ -188,7 +222,7 @@ async def pass_rest(
     """Passes events on until the stream ends; says what went wrong, or nothing."""
     while True:
         try:
-            data = await next_events(upstream, events)
+            data = await next_events(replica, upstream, events)
         except (aiohttp.ClientError, ConnectionError):
             return "" if events.done else "died"
         except ValueError as error:
@@ -198,9 +232,10 @@ async def pass_rest(
         await write_events(exchange, replica, response, events, data)
 
 
-async def next_events(upstream: aiohttp.ClientResponse, events: WholeEvents) -> bytes:
+async def next_events(replica: Replica, upstream: aiohttp.ClientResponse, events: WholeEvents) -> bytes:
     """The next whole events; empty at the end of the stream."""
     while chunk := await upstream.content.readany():
+        replica.progress_at = time.monotonic()
         if data := events.feed(chunk):
             return data
     return b""

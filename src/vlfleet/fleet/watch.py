@@ -1,0 +1,227 @@
+"""Watching one run of a replica: its /health, its progress and its log decide whether it gets requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import aiohttp
+
+from vlfleet.engine.launch import Engine, Failure
+from vlfleet.fleet import logs, startup
+from vlfleet.fleet.folder import FleetFolder
+from vlfleet.fleet.health import Answer, Health, canary, count, probe
+from vlfleet.fleet.pulse import Pulse, Verdict
+from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.fleet.timing import Timing
+
+HUNG = "hung"
+"""The `Failure.rule` of a replica that must be killed: neither SIGSTOP nor a wedged vLLM heeds SIGTERM."""
+_LOG_BOUND_SECONDS = 10.0
+_COUNT_SECONDS = 1.0
+"""Between two readings of /metrics while a silent replica has requests."""
+_SAID = {Health.GOOD: "/health said 200", Health.BAD: "/health failed", Health.SILENT: "/health gave no answer"}
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the replicas of one fleet have in common."""
+
+    engine: Engine
+    served_model_name: str
+    folder: FleetFolder
+    timing: Timing
+    session: aiohttp.ClientSession
+    replicas: Sequence[Replica]
+    on_change: Callable[[Replica], None]
+    say: Callable[[str], None]
+
+    def another_ready(self, replica: Replica) -> bool:
+        """Whether the gateway has somebody else to ask."""
+        return any(each.phase is Phase.READY for each in self.replicas if each is not replica)
+
+    def set(self, replica: Replica, phase: Phase, detail: str = "") -> None:
+        if (replica.phase, replica.detail) != (phase, detail):
+            replica.phase, replica.detail = phase, detail
+            self.on_change(replica)
+
+
+class Watch:
+    """One run: writes phase, detail and times of the record until the run has to be ended."""
+
+    def __init__(self, replica: Replica, shared: Shared) -> None:
+        self.draining = False
+        self.proved = asyncio.Event()
+        """It has given a token, or says that it takes no such request."""
+        self._replica, self._shared, self._timing = replica, shared, shared.timing
+        self._probe_now, self._ready = asyncio.Event(), asyncio.Event()
+        self._tail = logs.Tail(shared.folder.log(replica.name))
+        self._health: Health | None = None
+        self._healthy = False
+        self._pulse = Pulse(time.monotonic())
+        self._verdict = Verdict.MOVING
+        self._tokens: float | None = None
+        """Its counters at the beginning of this silence."""
+        self._counted_at = 0.0
+        self._canary: asyncio.Task[None] | None = None
+        self._count: asyncio.Task[None] | None = None
+
+    def probe_now(self) -> None:
+        self._probe_now.set()
+
+    def drain(self, draining: bool) -> None:
+        """Takes it out of rotation while it goes on with what it has, or puts it back."""
+        self.draining = draining
+        self._place()
+
+    async def run(self) -> Failure:
+        """Returns when the run has to be ended."""
+        judges = [asyncio.create_task(each) for each in (self._follow_health(), self._follow_progress())]
+        tasks = [*judges, asyncio.create_task(self._follow_log())]
+        try:
+            done, _ = await asyncio.wait(judges, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            tasks += [task for task in (self._canary, self._count) if task]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _place(self) -> None:
+        """In rotation or out of it, by health and progress."""
+        replica, verdict = self._replica, self._verdict
+        if not replica.ready_at or self._health is None:
+            return
+        why = ""
+        if not self._healthy:
+            why = "not healthy"
+        elif verdict >= Verdict.STALLED or (verdict is Verdict.SILENT and self._shared.another_ready(replica)):
+            why = "no progress"
+        replica.stalled = verdict >= Verdict.STALLED or (not self._healthy and self._health is Health.SILENT)
+        replica.unhealthy_at = (replica.unhealthy_at or time.time()) if why else 0.0
+        phase = Phase.DRAINING if self.draining else Phase.UNHEALTHY if why else Phase.READY
+        self._shared.set(replica, phase, why)
+
+    async def _follow_health(self) -> Failure:
+        replica, timing = self._replica, self._timing
+        silent, bad_at = 0, 0.0
+        while True:
+            self._health = await probe(self._shared.session, replica, timing.probe_timeout_seconds)
+            now = time.time()
+            silent = silent + 1 if self._health is Health.SILENT else 0
+            if self._health is Health.GOOD:
+                self._healthy, bad_at = True, 0.0
+                self._become_ready(now)
+            elif self._health is Health.BAD or silent >= timing.probe_timeouts:
+                self._healthy, bad_at = False, bad_at or now
+            self._place()
+            if not replica.ready_at and now - replica.started_at > timing.start_timeout_seconds:
+                return Failure(f"it was not ready after {timing.start_timeout_seconds:.0f} s")
+            if replica.ready_at and bad_at and now - bad_at > timing.unhealthy_seconds:
+                return Failure(f"it answered no /health for {timing.unhealthy_seconds:.0f} s")
+            good = self._health is Health.GOOD
+            await self._pause(timing.probe_ready_seconds if good else timing.probe_starting_seconds)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._probe_now.wait(), seconds)
+        self._probe_now.clear()
+
+    def _become_ready(self, now: float) -> None:
+        if not self._replica.ready_at:
+            self._read_log()
+            startup.end(self._replica, now)
+            self._replica.ready_at = now
+        self._ready.set()
+
+    async def _follow_progress(self) -> Failure:
+        """Looks for signs of life, and asks for one when there is none. The first token is asked for at once."""
+        replica, timing = self._replica, self._timing
+        await self._ready.wait()
+        self._pulse = Pulse(time.monotonic())
+        self._ask(self._pulse.heard_at)
+        looked_at = self._pulse.heard_at
+        while True:
+            await asyncio.sleep(timing.watch_seconds)
+            now = time.monotonic()
+            late, looked_at = now - looked_at - timing.watch_seconds, now
+            if late > timing.watch_seconds:  # this process itself was stopped or busy
+                self._pulse.excuse(late)
+            if replica.progress_at > self._pulse.heard_at:
+                self._heard(replica.progress_at)
+            if self._pulse.silence(now) >= timing.quiet_seconds:
+                self._ask(now)
+            self._verdict = self._pulse.verdict(now, timing)
+            if self._verdict is Verdict.HUNG:
+                return Failure(self._hung(now), rule=HUNG)
+            self._place()
+
+    def _hung(self, now: float) -> str:
+        waiting = self._replica.in_flight
+        while_ = f"while {waiting} request{'s' * (waiting != 1)} waited" if waiting else "although it was asked for one"
+        said = _SAID[self._health or Health.SILENT]
+        return f"it hung: no token for {self._pulse.silence(now):.0f} s {while_}; {said}"
+
+    def _heard(self, at: float) -> None:
+        self._pulse.heard(at)
+        self._tokens = None
+        self.proved.set()
+
+    def _ask(self, now: float) -> None:
+        """For a token; a replica that has requests may also show by its counters that it works on these."""
+        self._pulse.asked(now)
+        if self._canary is None or self._canary.done():
+            self._canary = asyncio.create_task(self._send_canary())
+        free = self._count is None or self._count.done()
+        if self._replica.in_flight and free and now - self._counted_at >= _COUNT_SECONDS:
+            self._counted_at = now
+            self._count = asyncio.create_task(self._count_tokens())
+
+    async def _send_canary(self) -> None:
+        answer = await canary(self._shared.session, self._replica, self._shared.served_model_name)
+        if answer is Answer.REFUSED:
+            self.proved.set()  # as far as it can be
+        if answer is Answer.ANSWERED or (answer is Answer.REFUSED and not self._replica.in_flight):
+            self._alive()
+
+    async def _count_tokens(self) -> None:
+        shared, silence = self._shared, self._pulse.heard_at
+        timeout = self._timing.probe_timeout_seconds
+        tokens = await count(shared.session, self._replica, shared.engine.progress_counters, timeout)
+        if tokens is None or self._pulse.heard_at != silence:
+            return
+        if self._tokens is None:
+            self._tokens = tokens
+        elif tokens > self._tokens:
+            self._alive()
+
+    def _alive(self) -> None:
+        """Back in rotation at once."""
+        self._heard(time.monotonic())
+        self._verdict = Verdict.MOVING
+        self._place()
+
+    async def _follow_log(self) -> None:
+        """Takes phases and decisions of the start from the log; later keeps it from filling the disk."""
+        replica, timing = self._replica, self._timing
+        if not replica.ready_at:  # else adopted: its record is complete
+            while not replica.ready_at:
+                self._read_log()
+                await asyncio.sleep(timing.log_poll_seconds)
+            await asyncio.sleep(timing.decisions_seconds)
+            self._read_log()
+        while True:
+            await asyncio.to_thread(logs.bound, self._shared.folder.log(replica.name), timing.most_log_bytes)
+            await asyncio.sleep(_LOG_BOUND_SECONDS)
+
+    def _read_log(self) -> None:
+        replica = self._replica
+        for line in self._tail.lines():
+            seen = self._shared.engine.observe(line)
+            if seen and seen.phase == Phase.READY:
+                self.probe_now()  # only /health decides
+            elif seen and startup.note(replica, seen, time.time()):
+                self._shared.on_change(replica)
