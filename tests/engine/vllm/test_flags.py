@@ -32,6 +32,7 @@ def test_the_last_value_counts() -> None:
     assert value(("--max_model_len", "5"), "--max-model-len") == "5"
     assert value(("--a",), "--a") == ""
     assert value(("--b", "--a"), "--c") is None
+    assert value((), "--c") is None
 
 
 def test_a_flag_goes_with_its_value() -> None:

@@ -51,6 +51,7 @@ class VllmEngine:
         refuse_ours(spec.engine_args)
         notes = support(self.install, exposed)
         info = checkpoint(spec)
+        refuse_illegal(self.install, info, spec)
         placed = self._place(spec, replicas)
         arguments = serve_arguments(self.install, info, spec, placed.placements[0], _CHECKED_PORT)
         check(self.install, arguments, environment(self.install, spec, placed.placements[0]))
@@ -93,6 +94,26 @@ class VllmEngine:
 def checkpoint(spec: EngineSpec) -> CheckpointInfo:
     """The checkpoint by its headers; by its configuration alone when vLLM is told to make the weights up."""
     return preflight(spec.model, weights=flags.value(spec.engine_args, "--load-format") != "dummy")
+
+
+def refuse_illegal(install: Install, info: CheckpointInfo, spec: EngineSpec) -> None:
+    """Tells in milliseconds what vLLM would say after minutes of loading.
+
+    Raises:
+        VlfleetError: the model cannot be cut for this tensor-parallel size.
+    """
+    from vlfleet.checkpoint.inspection import inspect
+    from vlfleet.plan.legality import Mode, Shape, verdict
+
+    tp = spec.tensor_parallel_size
+    if tp == 1:
+        return
+    scheme = inspect(spec.model).scheme if info.parameters else None
+    mode: Mode = "data" if spec.options.mm_encoder_tp_mode == "data" else "weights"
+    found = verdict(Shape.of(info.config, info.family), scheme, tp, mode, install.release[:2])
+    if not found.legal:
+        error = found.error or "AssertionError, without a word (the vision tower's MLP)"
+        raise VlfleetError(f"TP {tp} cannot cut this model; vLLM would say: {error}", found.remedy, ExitCode.USAGE)
 
 
 def support(install: Install, exposed: bool) -> tuple[str, ...]:

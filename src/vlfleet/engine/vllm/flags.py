@@ -58,7 +58,7 @@ def has(arguments: Sequence[str], flag: str) -> bool:
 def value(arguments: Sequence[str], flag: str) -> str | None:
     """The value that `flag` has in the end (the last one wins), or None when it is not there."""
     found = None
-    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=False):
         if argument.startswith("-") and canonical(argument) == flag:
             _, equals, text = argument.partition("=")
             found = text if equals else after
