@@ -57,7 +57,7 @@ class Fleet:
 
     def chat(self, content: list[dict[str, Any]], **more: Any) -> tuple[str, str]:
         """(text of the answer, replica that gave it)."""
-        body = {"model": demo.SERVED_MODEL_NAME, "messages": [{"role": "user", "content": content}], "max_tokens": 48}
+        body = {"model": demo.SERVED_MODEL_NAME, "messages": [{"role": "user", "content": content}], "max_tokens": 96}
         request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(body | more).encode())  # noqa: S310
         request.add_header("Content-Type", "application/json")
         with urllib.request.urlopen(request, timeout=120) as reply:  # noqa: S310

@@ -29,7 +29,10 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 class Load:
-    """Somebody who asks all the time, in a thread; `with Load(fleet) as load: ...; load.failures`."""
+    """Two who ask all the time, with pauses that leave the cores to engines that start.
+
+    `with Load(fleet) as load: ...; load.failures`
+    """
 
     def __init__(self, made: Fleet) -> None:
         self.fleet = made
@@ -59,6 +62,7 @@ class Load:
                     self.failures.append(answer)
             except OSError as error:
                 self.failures.append(str(error))
+            time.sleep(0.2)
 
 
 def engine_core(replica: dict[str, Any]) -> psutil.Process:
