@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from vlfleet.cli import checkpoint_inspect, checkpoint_pad
+from vlfleet.cli import checkpoint_inspect, checkpoint_pad, checkpoint_verify
 
 app = typer.Typer(
     name="checkpoint",
@@ -13,4 +13,5 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(checkpoint_inspect.inspect)
+app.command()(checkpoint_verify.verify)
 app.command()(checkpoint_pad.pad)
