@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vlfleet import __version__
-from vlfleet.cli import ask, checkpoint, demo, down, logs, restart, status, up
+from vlfleet.cli import ask, checkpoint, demo, doctor, down, logs, restart, status, up
 from vlfleet.errors import ExitCode, VlfleetError
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ app.command()(logs.logs)
 app.command(cls=ask.AskCommand)(ask.ask)
 app.command()(demo.demo)
 app.add_typer(checkpoint.app)
+app.add_typer(doctor.app)
 
 
 @app.command()

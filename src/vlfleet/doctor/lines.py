@@ -22,8 +22,8 @@ _LEVEL = re.compile(
     r"\b(DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[?(?:[\w./-]*/)?(\w+\.py):\d+\] ?"
 )
 """`ERROR 11-21 02:36:07 [core.py:1100] `; before 0.8 without the opening bracket."""
-_BARE_LEVEL = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL)(?::\s+| (?=\S))")
-"""uvicorn's `INFO:     `."""
+_BARE_LEVEL = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL)(?::\s{2,}| (?=\S))")
+"""uvicorn's `INFO:     `; not the embedded engine's `ERROR: cause | remedy`, which a rule reads."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ class Found:
     """The holes of the sign, by name."""
     facts: Mapping[str, float] = field(default_factory=dict)
     """What the engine said of itself before or after, under vLLM's names of its options."""
+    version: str = ""
+    """Of vLLM, or "" where the log does not say."""
 
     def number(self, name: str) -> float | None:
         """A figure of the line, else of the log, else None."""

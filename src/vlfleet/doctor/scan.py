@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -84,7 +85,14 @@ class _Match:
     line: Line
     groups: dict[str, str]
     of_request: bool
+    """What else would end an engine was only said of one request."""
     count: int = 1
+
+
+_USAGE = re.compile(r"^[\w. -]+: error: ")
+"""argparse: `vllm serve: error: argument --dtype: ...`."""
+_START = "non-default args: "
+"""vLLM 0.9 to 0.32 at each start; a container's log may hold several."""
 
 
 class Scan:
@@ -116,15 +124,25 @@ class Scan:
                 self._contexts.add(name)
         if traceback.open and line.text[:1] in (" ", ""):
             return
-        self._told_to_end |= "[shutdown]" in line.text and any(mark in line.text for mark in _TOLD_TO_END)
-        if self._told_to_end:
+        if self._ends(line):
             return
-        of_request = traceback.of_request or line.source.startswith("serving")
+        of_request = traceback.of_request and traceback.explains(line)
+        if line.source:
+            of_request = line.source.startswith("serving")
+        refused = False
         for literal, each, rule in self._signs(line):
-            if literal in line.text:
-                self._try(each, rule, line, traceback, of_request)
-        if not of_request and not traceback.ignored:
+            if literal in line.text and self._try(each, rule, line, traceback, of_request):
+                refused |= rule.role is Role.REQUEST
+        if not of_request and not refused and not (traceback.ignored and traceback.explains(line)):
             self._note_error(line, raised)
+
+    def _ends(self, line: Line) -> bool:
+        """Whether the engine was told to end, and has not been started again since."""
+        if _START in line.text:
+            self._told_to_end = False
+        elif "[shutdown]" in line.text:
+            self._told_to_end |= any(mark in line.text for mark in _TOLD_TO_END)
+        return self._told_to_end
 
     def _signs(self, line: Line) -> Sequence[tuple[str, Sign, Rule]]:
         """The signs that may stand in this line."""
@@ -133,21 +151,25 @@ class Scan:
         pasted = not self._logged and self._line_count <= _MOST_PASTED_LINES
         return _SIGNS + _SYMPTOMS if pasted else _SIGNS
 
-    def _try(self, sign: Sign, rule: Rule, line: Line, traceback: Traceback, of_request: bool) -> None:
+    def _try(self, sign: Sign, rule: Rule, line: Line, traceback: Traceback, of_request: bool) -> bool:
+        """Whether the sign is in the line, which is then kept unless the rule has fired before."""
         match = sign.match(line.text)
-        if match is None or (sign.frames and not traceback.holds(sign.frames)):
-            return
-        if rule.name in self._matches:
-            self._matches[rule.name].count += 1
-            return
+        if match is None or (sign.frames and not traceback.holds(sign.frames_pattern)):
+            return False
+        known = self._matches.get(rule.name)
+        if known and (of_request or not known.of_request):
+            known.count += 1
+            return True
         groups = {name: text for name, text in match.groupdict().items() if text is not None}
-        self._matches[rule.name] = _Match(rule, line, groups, of_request)
+        of_request = of_request and rule.role in (Role.CAUSE, Role.GENERAL)
+        self._matches[rule.name] = _Match(rule, line, groups, of_request, known.count + 1 if known else 1)
+        return True
 
     def _note_error(self, line: Line, raised: bool) -> None:
         """Keeps the first exception and the first error that are nobody's consequence."""
         if self._summary is not None and line.number == self._summary.number + 1:
             self._raised, self._summary = line, None  # pydantic says what is wrong only on the next line
-        usage = not line.level and ": error: " in line.text[:80]
+        usage = not line.level and _USAGE.match(line.text) is not None
         loud = line.level in ("ERROR", "CRITICAL") and bool(line.text.strip())
         if not (raised or usage or loud) or any(each.match(line.text) for _, each, _ in _SECONDARY):
             return
@@ -185,7 +207,7 @@ class Scan:
         return in_context and match.count >= rule.times and rule.possible_in(self._facts.version)
 
     def _diagnosis(self, match: _Match, fired: Sequence[_Match]) -> Diagnosis:
-        rule, line, found = match.rule, match.line, Found(match.groups, self._facts.numbers)
+        rule, line, found = match.rule, match.line, Found(match.groups, self._facts.numbers, self._facts.version)
         cause, remedy = rule.explain(found)
         return Diagnosis(
             rule=rule.name,
@@ -205,7 +227,7 @@ class Scan:
 
 
 def _role(match: _Match) -> Role:
-    return Role.REQUEST if match.of_request and match.rule.fatal else match.rule.role
+    return Role.REQUEST if match.of_request else match.rule.role
 
 
 def _primary(fired: Sequence[_Match]) -> _Match | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 _HOLE = re.compile(r"<([a-z_]*)([#~]?)>")
 _HOLES = {
@@ -17,11 +19,24 @@ _HOLES = {
 class Sign:
     """A pattern for the message of one log line, and a part of it that every such line contains."""
 
-    literal: str
+    text: str
+    """A message with holes, or a regular expression where `literal` is empty."""
+    literal: str = ""
     """Looked for first, which is quick. Empty: there is no such part."""
-    pattern: re.Pattern[str]
-    frames: re.Pattern[str] | None = None
-    """The traceback above the line must hold this."""
+    frames: str = ""
+    """A regular expression that the traceback above the line must hold; empty: none is asked for."""
+    holes: Mapping[str, str] = field(default_factory=dict)
+    """Regular expressions for single holes, by name."""
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Compiled when the literal is first met: a hundred patterns at import would cost every command 50 ms."""
+        return re.compile(_pattern(self.text, self.holes)) if self.literal else re.compile(self.text, re.IGNORECASE)
+
+    @cached_property
+    def frames_pattern(self) -> re.Pattern[str]:
+        """Of `frames`."""
+        return re.compile(self.frames)
 
     def match(self, text: str) -> re.Match[str] | None:
         """The match, whose named groups are what the message says in figures and names, or None."""
@@ -34,22 +49,29 @@ def sign(text: str, frames: str = "", **holes: str) -> Sign:
     White space stands for any amount of it; a leading `^` and a trailing `$` tie the text to the message's ends.
     `frames` is a pattern for the traceback above it; `holes` are patterns for single holes.
     """
-    body = text.removeprefix("^").removesuffix("$")
-    pieces, pattern, end = [], "", 0
-    for hole in _HOLE.finditer(body):
-        pieces.append(body[end : hole.start()])
-        inner = holes.get(hole[1]) or _HOLES[hole[2]]
-        pattern += _escaped(pieces[-1]) + (f"(?P<{hole[1]}>{inner})" if hole[1] else f"(?:{inner})")
-        end = hole.end()
-    pieces.append(body[end:])
-    pattern = ("^" if text.startswith("^") else "") + pattern + _escaped(pieces[-1]) + ("$" if text[-1:] == "$" else "")
-    literal = max((word for piece in pieces for word in re.split(r"\s{2,}", piece)), key=len)
-    return Sign(literal, re.compile(pattern), re.compile(frames) if frames else None)
+    pieces = _HOLE.sub("\0", _body(text)).split("\0")
+    literal = max((part for piece in pieces for part in re.split(r"\s{2,}", piece)), key=len)
+    return Sign(text, literal, frames, holes)
 
 
 def phrase(pattern: str) -> Sign:
     """A sign for what a person writes, in any case."""
-    return Sign("", re.compile(pattern, re.IGNORECASE))
+    return Sign(pattern)
+
+
+def _body(text: str) -> str:
+    return text.removeprefix("^").removesuffix("$")
+
+
+def _pattern(text: str, holes: Mapping[str, str]) -> str:
+    body, end = _body(text), 0
+    pattern = "^" if text.startswith("^") else ""
+    for hole in _HOLE.finditer(body):
+        inner = holes.get(hole[1]) or _HOLES[hole[2]]
+        name = f"?P<{hole[1]}>" if hole[1] else "?:"
+        pattern += f"{_escaped(body[end : hole.start()])}({name}{inner})"
+        end = hole.end()
+    return pattern + _escaped(body[end:]) + ("$" if text.endswith("$") else "")
 
 
 def _escaped(text: str) -> str:

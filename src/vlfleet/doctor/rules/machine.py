@@ -57,7 +57,7 @@ RULES = (
                 " <current#>"
             ),
         ),
-        cause="the checkpoint's quantisation has no kernel for a GPU of capability {current} (tenths)",
+        cause="the checkpoint's quantisation has no kernel for a GPU of capability {current} (70 is 7.0)",
         remedy=_capable,
         covers=("C12",),
         threads=(

@@ -11,7 +11,7 @@ from vlfleet.doctor.sign import sign
 
 def _longest(found: Found) -> str:
     """The estimated maximum length that the log prints, on a whole block; twice that with an FP8 cache."""
-    estimated = found.number("estimated")
+    estimated = found.number("estimated_max_model_len")
     if not estimated:
         needed, available = found.number("needed_gib") or 0, found.number("available_gib") or 0
         estimated = found.count("max_model_len") * available / needed if needed else 0
@@ -36,9 +36,11 @@ def _no_room_for_kv(found: Found) -> str:
 
 
 def _share_that_is_free(found: Found) -> str:
-    """Free over total memory, rounded down to two digits; first of all the process that holds the rest."""
+    """Free over total memory, rounded down to two digits; the process that holds the rest, where it holds much."""
     free, total = found.number("free_gib") or 0, found.number("total_gib") or 1
     held = total - free
+    if free < 0.3 * total:
+        return f"end the process that holds {held:.1f} GiB of this GPU (nvidia-smi shows it), or take another GPU"
     share = f"--gpu-memory-utilization {down(free / total)}"
     if held > 0.1 * total:
         return f"end the process that holds {held:.1f} GiB of this GPU (nvidia-smi shows it), or {share}"
@@ -59,7 +61,7 @@ RULES = (
             sign(
                 "To serve at least one request with the model<~>s max seq len (<max_model_len#>), (<needed_gib#> GiB"
                 " KV cache is needed, which is larger than the available KV cache memory (<available_gib#> GiB)."
-                " Based on the available memory,<~> the estimated maximum model length is <estimated#>"
+                " Based on the available memory,<~> the estimated maximum model length is <estimated_max_model_len#>"
             ),
             sign(
                 "To serve at least one request with the model<~>s max seq len (<max_model_len#>), (<needed_gib#> GiB"
@@ -67,7 +69,7 @@ RULES = (
             ),
             sign(
                 "The model's max seq len (<max_model_len#>) is larger than the maximum number of tokens that can be"
-                " stored in KV cache (<estimated#>)"
+                " stored in KV cache (<estimated_max_model_len#>)"
             ),
         ),
         cause="one request of {max_model_len} tokens does not fit into the KV cache",

@@ -57,7 +57,7 @@ RULES = (
     Rule(
         name="flag-value-wrong",
         kind=FailureKind.CONFIGURATION,
-        signs=(sign("error: argument <flag>: <what~>$"),),
+        signs=(sign("error: argument <flag>: <what~>$", flag=r"-[\w/-]+"),),
         cause="the value of {flag} is wrong: {what}",
         remedy="`vllm serve --help=all` says what {flag} takes",
         role=Role.GENERAL,

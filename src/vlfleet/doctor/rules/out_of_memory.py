@@ -10,14 +10,15 @@ from vlfleet.doctor.sign import Sign, sign
 
 _OUT_OF_MEMORY = (
     "CUDA out of memory. Tried to allocate <tried#> <unit>. GPU <gpu#> has a total cap<~>ty of <total_gib#> GiB of"
-    " which"
-    " <free#> <free_unit> is free",
+    " which <free#> <free_unit> is free",
     "CUDA out of memory. Tried to allocate <tried#> <unit> (GPU <gpu#>; <total_gib#> GiB total capacity",
     "CUDA out of memory. Tried to allocate <tried#> <unit>",
     "OutOfMemoryError: CUDA out of memory",
     "OutOfMemoryError: Allocation on device",
+    "CUDA error: out of memory",
+    "Cuda failure 'out of memory'",
 )
-"""PyTorch 2.1 to 2.11 ("capacty" in 2.1), PyTorch before, and what is left of it in another's message."""
+"""PyTorch 2.1 to 2.11 ("capacty" in 2.1), PyTorch before, what others' messages leave of it, CUDA graphs, NCCL."""
 
 
 def _out_of_memory(frames: str = "") -> tuple[Sign, ...]:
@@ -144,7 +145,9 @@ RULES = (
     Rule(
         name="out-of-memory-capturing-graphs",
         kind=FailureKind.MEMORY,
-        signs=_out_of_memory(r"\bin (?:capture_model|capture_graphs?|_?capture_cudagraphs|_graph_capture)\b"),
+        signs=_out_of_memory(
+            r"\bin (?:capture_model|capture_graphs?|_?capture_cudagraphs|_graph_capture|capture_end)\b"
+        ),
         cause="CUDA graphs do not fit beside weights and KV cache",
         remedy=_while_capturing,
         role=Role.GENERAL,

@@ -89,6 +89,7 @@ RULES = (
         kind=FailureKind.CONFIGURATION,
         signs=(
             sign("^AssertionError: <size#> is not divisible by <tp#>", r"Vis\w*MLP\("),
+            sign("^AssertionError: <size#> is not divisible by <tp#>", size="3420|3456"),
             sign("^AssertionError$", r"Vis\w*MLP\([\s\S]*assert all\(output_size %"),
         ),
         cause="the vision tower's MLP cannot be cut into as many parts as tensor_parallel_size says",

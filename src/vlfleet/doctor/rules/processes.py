@@ -38,6 +38,14 @@ def _by_signal(found: Found) -> str:
 
 RULES = (
     Rule(
+        name="explained-by-the-engine",
+        kind=FailureKind.UNKNOWN,
+        signs=(sign("^ERROR: <problem~> | <advice~>$"),),
+        cause="{problem}",
+        remedy="{advice}",
+        retry=True,
+    ),
+    Rule(
         name="port-in-use",
         kind=FailureKind.PORT,
         signs=(

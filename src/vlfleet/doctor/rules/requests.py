@@ -22,6 +22,8 @@ def _higher_limit(found: Found) -> str:
 def _longer(found: Found) -> str:
     """A context that holds the prompt, on the next multiple of 1,024; or smaller pictures."""
     length = found.number("length")
+    if "max_tokens" in found.groups:
+        return f"leave max_tokens out, or ask for less than {found.count('limit')} minus the prompt"
     smaller = f"smaller pictures ({MODEST_PIXELS} pixels are 1,280 tokens)"
     if not length:
         return f"a shorter prompt, {smaller}, or a --max-model-len above {found.count('limit')}"
@@ -65,6 +67,7 @@ RULES = (
             sign("The prompt (total length <length#>) is too long to fit into the model (context length <limit#>)"),
             sign("Input length (<length#>) exceeds model's maximum context length (<limit#>)"),
             sign("maximum context length is <limit#> tokens. However, you requested <length#> tokens"),
+            sign("max_tokens=<max_tokens#> cannot be greater than max_model_len=<limit#>"),
             sign("maximum context length is <limit#> tokens. However, your <~>at least <length#> input tokens"),
             sign("maximum context length is <limit#> tokens. However, your"),
         ),
