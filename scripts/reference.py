@@ -41,9 +41,40 @@ def embedded() -> str:
     return f"# The embedded engine's options\n\n`vlfleet up MODEL -- OPTIONS` passes them on.\n\n```\n{usage}\n```\n"
 
 
+def doctor() -> str:
+    """What `vlfleet doctor log` knows, by subject."""
+    from vlfleet.doctor.rules import SUBJECTS
+
+    lines = [
+        "# What the doctor knows",
+        "",
+        "`vlfleet doctor log FILE|-` names the first of these in an engine's log; the supervisor uses the same rules",
+        "when a replica dies. The figures come from the log: `{tp}` stands for one of them, and a remedy that is",
+        "computed is said in words.",
+    ]
+    for subject in SUBJECTS:
+        lines += ["", f"## {(subject.__doc__ or '').strip().rstrip('.')}", ""]
+        lines += ["| rule | kind | cause | remedy | vLLM | threads |", "|---|---|---|---|---|---|"]
+        for rule in subject.RULES:
+            threads = " ".join(map(_link, rule.threads))
+            cells = (rule.cause, rule.remedy_template, _range(*rule.versions), threads)
+            row = " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells)
+            lines.append(f"| `{rule.name}` | {rule.kind.value} | {row} |")
+    return "\n".join(lines) + "\n"
+
+
+def _range(first: str, last: str) -> str:
+    return f"{first} to {last}" if first and last else f"from {first}" if first else f"to {last}" if last else "any"
+
+
+def _link(thread: str) -> str:
+    repository, _, number = thread.partition("#")
+    return f"[{thread}](https://github.com/{repository}/issues/{number})"
+
+
 def main() -> None:
     stale = []
-    for name, write in {"cli.md": cli, "embedded.md": embedded}.items():
+    for name, write in {"cli.md": cli, "doctor.md": doctor, "embedded.md": embedded}.items():
         file, text = FOLDER / name, write()
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             stale.append(name)

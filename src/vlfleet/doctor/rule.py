@@ -109,7 +109,7 @@ class Rule:
     def remedy_template(self) -> str:
         """The remedy as the reference shows it."""
         if isinstance(self.remedy, str):
-            return self.remedy
+            return self.remedy.replace("{{", "{").replace("}}", "}")
         return " ".join((self.remedy.__doc__ or "").split())
 
     def possible_in(self, version: str) -> bool:

@@ -14,7 +14,7 @@ from vlfleet.doctor.rules import (
     symptoms,
 )
 
-_SUBJECTS = (parallel, checkpoint, processor, options, memory, out_of_memory, machine, processes, requests, symptoms)
-RULES: tuple[Rule, ...] = tuple(rule for subject in _SUBJECTS for rule in subject.RULES)
+SUBJECTS = (parallel, checkpoint, processor, options, memory, out_of_memory, machine, processes, requests, symptoms)
+RULES: tuple[Rule, ...] = tuple(rule for subject in SUBJECTS for rule in subject.RULES)
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "SUBJECTS"]

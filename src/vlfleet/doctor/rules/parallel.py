@@ -32,29 +32,36 @@ def _vision(found: Found) -> str:
     return f"{_VISION_MODE}, or {_dividing(found)}"
 
 
-def _whole_blocks(found: Found) -> str:
-    """The sizes that keep whole blocks, computed back from the part and tensor_parallel_size; or expert parallelism."""
+def _smaller(found: Found) -> str:
+    """The largest smaller size that keeps whole blocks, or what is asked of a part where TP is not known."""
     part, block, tp = found.count("part"), found.count("block") or 128, found.count("tensor_parallel_size")
     if not tp:
         return f"a smaller --tensor-parallel-size: each part must be a multiple of {block}, and {part} is not"
-    legal = tuple(size for size in keeping_blocks(part * tp, block) if size < tp)
     whole = f"{part * tp} = {part} x {tp} in blocks of {block}"
+    legal = tuple(size for size in keeping_blocks(part * tp, block) if size < tp)
     if not legal:
-        return f"an unquantised checkpoint, or one padded to a multiple of {block * tp}: no TP keeps whole {whole}"
+        return f"no smaller TP keeps {whole} whole: the unquantised checkpoint"
     replicas = f" and {tp // legal[-1]} replicas" if tp // legal[-1] > 1 else ""
-    padded = -(-part * tp // (block * tp)) * block * tp
-    return f"--tensor-parallel-size {legal[-1]}{replicas} ({whole}), or a checkpoint padded to {padded}"
+    return f"--tensor-parallel-size {legal[-1]}{replicas} ({whole})"
+
+
+def _padded(found: Found) -> str:
+    """The size that keeps whole blocks, computed back from the part and tensor_parallel_size; or padding."""
+    part, block, tp = found.count("part"), found.count("block") or 128, found.count("tensor_parallel_size")
+    if not tp:
+        return f"{_smaller(found)}; or `vlfleet checkpoint pad SRC DST --tp N`"
+    size = -(-part * tp // (block * tp)) * block * tp
+    return f"{_smaller(found)}, or `vlfleet checkpoint pad SRC DST --tp {tp}` (to {size})"
 
 
 def _experts(found: Found) -> str:
-    """Expert parallelism, or the sizes that keep whole blocks."""
-    return f"--enable-expert-parallel (experts stay whole), or {_whole_blocks(found)}"
+    """Expert parallelism, or the largest smaller size that keeps whole blocks."""
+    return f"--enable-expert-parallel (experts stay whole), or {_smaller(found)}"
 
 
 _RAGGED_GROUPS = (
-    "TP 1 with one replica a GPU, or a checkpoint padded to whole groups for every rank: the 72B needs"
-    " intermediate_size 29696 (232 groups of 128: TP 1, 2, 4, 8), 29568 (231 groups) allows TP 1 only;"
-    " never shrink intermediate_size in config.json"
+    "TP 1 with one replica a GPU, or `vlfleet checkpoint pad SRC DST --tp N`: the 72B needs intermediate_size 29696"
+    " (232 groups of 128: TP 1, 2, 4, 8), 29568 (231 groups) allows TP 1 only; never shrink it in config.json"
 )
 
 RULES = (
@@ -130,7 +137,7 @@ RULES = (
         signs=(sign("Weight <side>_size_per_partition = <part#> is not divisible by min_thread_<axis> = <block#>"),),
         cause="a rank's part of a quantised layer ({part} of its {side} size) is not a multiple of Marlin's tile of"
         " {block}",
-        remedy=_whole_blocks,
+        remedy=_padded,
         covers=("Q2", "C7"),
         threads=(
             "vllm-project/vllm#13640",
@@ -148,7 +155,7 @@ RULES = (
             sign("input_size_per_partition=<part#><~> is not divisible by group_size=<block#>"),
         ),
         cause="a rank's part of {part} inputs is not a whole number of quantisation groups of {block}",
-        remedy=_whole_blocks,
+        remedy=_padded,
         covers=("C6",),
         threads=("vllm-project/vllm#57792",),
     ),
@@ -201,7 +208,7 @@ RULES = (
             sign("Weight <side>_partition_size = <part#> is not divisible by weight quantization block_n = <block#>"),
         ),
         cause="a rank's part of {part} is not a whole number of FP8 blocks of {block}",
-        remedy=_whole_blocks,
+        remedy=_padded,
         covers=("Q5", "C9"),
         threads=("vllm-project/vllm#52997", "vllm-project/vllm#52915", "vllm-project/vllm#45784"),
     ),

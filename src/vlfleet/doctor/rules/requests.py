@@ -147,8 +147,7 @@ RULES = (
         kind=FailureKind.REQUEST,
         signs=(sign("Cache miss for <modality> at index <index#> but data is not provided"),),
         cause="a request named a medium by uuid that the engine's processor cache does not hold",
-        remedy="send it again with the data (vlfleet's gateway does); one API server an engine, and"
-        " --mm-processor-cache-gb 8 for more",
+        remedy="send it again with the data; one API server an engine, and --mm-processor-cache-gb 8 for more",
         role=Role.REQUEST,
         retry=True,
     ),
