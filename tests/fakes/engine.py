@@ -225,8 +225,6 @@ class Engine:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         events = replies.Events(chat, self.behaviour.served_model_name)
-        if chat:
-            await response.write(events.role())
         count = 0
         while count < len(pieces) or fault == "endless":
             if fault and fault != "endless" and count >= self.faults.after_chunks:
@@ -236,6 +234,8 @@ class Engine:
                 await self.fail(request, fault)
             await asyncio.sleep(self.behaviour.token_seconds)
             await self.make_token()
+            if chat and not count:  # vLLM sends it with its first output, long after the headers
+                await response.write(events.role())
             await response.write(events.content(pieces[count % len(pieces)]))
             count += 1
         else:

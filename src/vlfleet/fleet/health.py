@@ -12,6 +12,8 @@ from vlfleet.fleet.replica import Replica
 
 CANARY = "vlfleet-canary"
 """Its request ids begin with this."""
+_REFUSALS = (400, 404, 405, 422)
+"""No other 4xx: 401 comes from a program that is not this engine, 429 from one that is full."""
 _numbers = itertools.count()
 
 
@@ -30,7 +32,7 @@ class Answer(enum.Enum):
 
     ANSWERED = "answered"
     REFUSED = "refused"
-    """Status 4xx: the engine takes no such request, which says nothing of its health."""
+    """The engine takes no such request, which says nothing of its health."""
     NOTHING = "nothing"
 
 
@@ -61,7 +63,7 @@ async def canary(session: aiohttp.ClientSession, replica: Replica, served_model_
             await answer.read()
             if answer.status == 200:
                 return Answer.ANSWERED
-            return Answer.REFUSED if 400 <= answer.status < 500 and answer.status != 429 else Answer.NOTHING
+            return Answer.REFUSED if answer.status in _REFUSALS else Answer.NOTHING
     except (aiohttp.ClientError, OSError):
         return Answer.NOTHING
 

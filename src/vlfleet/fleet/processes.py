@@ -94,7 +94,8 @@ class EngineProcess:
     async def cleared(self, patience_seconds: float = 5.0) -> None:
         """Returns when nothing is left of a run whose engine has ended; what will not go is killed."""
         try:
-            await asyncio.wait_for(self.shim.ended(), patience_seconds)
+            async with asyncio.timeout(patience_seconds):
+                await self.shim.ended()
         except TimeoutError:
             self.shim.send(signal.SIGKILL)
         await asyncio.to_thread(kill_marked, self.mark)
@@ -105,7 +106,8 @@ class EngineProcess:
         if grace_seconds > 0:
             self.shim.send(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ended(), grace_seconds)
+                async with asyncio.timeout(grace_seconds):
+                    await self.ended()
         self.engine.send(signal.SIGKILL)
         await self.ended()
         await self.cleared()

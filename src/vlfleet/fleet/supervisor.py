@@ -238,7 +238,8 @@ class Supervisor:
         saved, trouble = b"", ""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._dirty.wait(), self._timing.save_counters_seconds)
+                async with asyncio.timeout(self._timing.save_counters_seconds):
+                    await self._dirty.wait()
             durable = self._dirty.is_set()
             closing = self._closing
             self._dirty.clear()

@@ -51,8 +51,6 @@ class Timing:
     probe_starting_seconds: float = 0.2
     probe_ready_seconds: float = 3.0
     probe_timeout_seconds: float = 2.0
-    probe_timeouts: int = 2
-    """A ready replica is taken out after this many probes without an answer: 3 + 2 + 0.2 + 2 s at most."""
     unhealthy_seconds: float = 60.0
     """A replica that was ready and whose /health has been bad for this long is ended and started again."""
     watch_seconds: float = 0.5

@@ -95,39 +95,40 @@ class Watch:
         replica, verdict = self._replica, self._verdict
         if not replica.ready_at or self._health is None:
             return
+        # One whose /health is silent as well gets no patience: an engine that only computes answers that at once.
+        replica.stalled = verdict >= Verdict.STALLED or (verdict is Verdict.SILENT and self._health is Health.SILENT)
         why = ""
         if not self._healthy:
             why = "not healthy"
-        elif verdict >= Verdict.STALLED or (verdict is Verdict.SILENT and self._shared.another_ready(replica)):
+        elif replica.stalled or (verdict is Verdict.SILENT and self._shared.another_ready(replica)):
             why = "no progress"
-        replica.stalled = verdict >= Verdict.STALLED or (not self._healthy and self._health is Health.SILENT)
         replica.unhealthy_at = (replica.unhealthy_at or time.time()) if why else 0.0
         phase = Phase.DRAINING if self.draining else Phase.UNHEALTHY if why else Phase.READY
         self._shared.set(replica, phase, why)
 
     async def _follow_health(self) -> Failure:
         replica, timing = self._replica, self._timing
-        silent, bad_at = 0, 0.0
+        bad_at = 0.0
         while True:
             self._health = await probe(self._shared.session, replica, timing.probe_timeout_seconds)
             now = time.time()
-            silent = silent + 1 if self._health is Health.SILENT else 0
             if self._health is Health.GOOD:
                 self._healthy, bad_at = True, 0.0
                 self._become_ready(now)
-            elif self._health is Health.BAD or silent >= timing.probe_timeouts:
+            elif self._health is Health.BAD or not self._healthy:  # a silent one may be busy: its progress tells
                 self._healthy, bad_at = False, bad_at or now
             self._place()
             if not replica.ready_at and now - replica.started_at > timing.start_timeout_seconds:
                 return Failure(f"it was not ready after {timing.start_timeout_seconds:.0f} s")
             if replica.ready_at and bad_at and now - bad_at > timing.unhealthy_seconds:
                 return Failure(f"it answered no /health for {timing.unhealthy_seconds:.0f} s")
-            good = self._health is Health.GOOD
-            await self._pause(timing.probe_ready_seconds if good else timing.probe_starting_seconds)
+            await self._pause(timing.probe_ready_seconds if self._healthy else timing.probe_starting_seconds)
 
     async def _pause(self, seconds: float) -> None:
+        # asyncio.wait_for loses a cancellation that comes together with the event (Python 3.11, gh-86296).
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._probe_now.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._probe_now.wait()
         self._probe_now.clear()
 
     def _become_ready(self, now: float) -> None:
