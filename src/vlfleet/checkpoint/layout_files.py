@@ -119,3 +119,9 @@ def duplicates(contents: Contents) -> list[str]:
     """Names on the hub that more than one tensor has."""
     counts = Counter(hub_name(tensor.name, contents.family) for tensor in contents.tensors)
     return [name for name, count in counts.items() if count > 1]
+
+
+def needs_index(contents: Contents) -> bool:
+    """Whether transformers finds the tensors only through an index: it looks for one file of one name without."""
+    alone = len(contents.shards) == 1 and contents.shards[0].name == "model.safetensors"
+    return (contents.path / INDEX).is_file() or not alone

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vlfleet.checkpoint.info import read_json
 from vlfleet.checkpoint.layout import hub_name, text_prefix
 from vlfleet.checkpoint.layout_expected import is_tied
-from vlfleet.checkpoint.layout_files import INDEX, section, size
+from vlfleet.checkpoint.layout_files import INDEX, needs_index, section, size
 from vlfleet.checkpoint.lint_rule import FROM_HUB, NORMALISE, Evidence, Found, Rule, Severity
 from vlfleet.checkpoint.quantization import Format, Strategy
 from vlfleet.checkpoint.quantization_claim import disagreements, read_claim
@@ -103,6 +103,14 @@ def _index(evidence: Evidence) -> Found:
         yield problems[0].where, f"{problems[0].what}{_more(problems)}"
 
 
+def _index_missing(evidence: Evidence) -> Found:
+    if needs_index(evidence.contents) and not evidence.has(INDEX):
+        yield (
+            INDEX,
+            f"is not there, and the tensors are not in one model.safetensors ({len(evidence.contents.shards)} files)",
+        )
+
+
 def _metadata(evidence: Evidence) -> Found:
     for shard in evidence.contents.shards:
         metadata = metadata_of(shard)
@@ -188,6 +196,13 @@ RULES = (
     ),
     Rule("index-mismatch", Severity.ERROR, "every engine: KeyError, or a tensor that is never loaded",
          f"{NORMALISE} writes the index anew, or {FROM_HUB.format(INDEX)}", _index),
+    Rule(
+        "index-missing",
+        Severity.ERROR,
+        "transformers: \"Error no file named model.safetensors, or pytorch_model.bin, found in directory\"",
+        f"{NORMALISE}, or {FROM_HUB.format(INDEX)}",
+        _index_missing,
+    ),
     Rule(
         "safetensors-format-missing",
         Severity.ERROR,

@@ -12,6 +12,7 @@ from vlfleet import __version__
 from vlfleet.checkpoint.destination import Destination, building
 from vlfleet.checkpoint.destination_sink import Report, ignore
 from vlfleet.checkpoint.info import read_json
+from vlfleet.checkpoint.verify_manifest import NAME as MANIFEST
 from vlfleet.checkpoint.writer import Planned, aligned, header, metadata_of, write_shard
 
 INDEX = "model.safetensors.index.json"
@@ -43,7 +44,7 @@ class Rewrite:
     @property
     def left_out(self) -> list[str]:
         """What lies in the source's folder and is not taken along: folders, and weights that no index names."""
-        return [file.name for file in _others(self) if not _is_taken(file)]
+        return [file.name for file in _others(self) if not is_taken(file)]
 
 
 def write_checkpoint(plan: Rewrite, target: Path, recipe: Mapping[str, object], report: Report = ignore) -> None:
@@ -76,18 +77,19 @@ def _write_small_files(plan: Rewrite, destination: Destination) -> None:
         index = {"metadata": {**metadata, "total_size": total}, "weight_map": dict(sorted(places.items()))}
         destination.write_text(INDEX, json.dumps(index, indent=2) + "\n")
     for file in _others(plan):
-        if _is_taken(file):
+        if is_taken(file):
             destination.copy(file)
 
 
 def _others(plan: Rewrite) -> list[Path]:
     """What is in the folder besides shards, configuration and index; hidden entries are not the checkpoint's."""
-    known = {shard.name for shard in plan.shards} | {"config.json", INDEX}
+    known = {shard.name for shard in plan.shards} | {"config.json", INDEX, MANIFEST}  # whose checksums are the source's
     return sorted(file for file in plan.source.iterdir() if file.name not in known and not file.name.startswith("."))
 
 
-def _is_taken(file: Path) -> bool:
-    return file.is_file() and file.suffix not in _OTHER_WEIGHTS
+def is_taken(file: Path) -> bool:
+    """Whether a file besides shards, configuration and index belongs to the checkpoint: all but other weights."""
+    return not file.name.startswith(".") and file.is_file() and file.suffix not in _OTHER_WEIGHTS
 
 
 def _size(shard: Path, tensors: tuple[Planned, ...]) -> int:

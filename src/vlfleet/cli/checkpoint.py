@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from vlfleet.cli import checkpoint_inspect, checkpoint_pad, checkpoint_verify
+from vlfleet.cli import (
+    checkpoint_inspect,
+    checkpoint_lint,
+    checkpoint_normalise,
+    checkpoint_pad,
+    checkpoint_verify,
+)
 
 app = typer.Typer(
     name="checkpoint",
@@ -14,4 +20,6 @@ app = typer.Typer(
 )
 app.command()(checkpoint_inspect.inspect)
 app.command()(checkpoint_verify.verify)
+app.command()(checkpoint_lint.lint)
+app.command()(checkpoint_normalise.normalise)
 app.command()(checkpoint_pad.pad)
