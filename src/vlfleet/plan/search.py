@@ -1,0 +1,208 @@
+"""Every way to run a model on GPUs of one kind, and the best of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from vlfleet.plan.advice import nearest_change, what_would_fit
+from vlfleet.plan.candidates import batched_tokens, filled, layouts, needs, quantisations
+from vlfleet.plan.demand import Workload
+from vlfleet.plan.explain_gains import gains
+from vlfleet.plan.judge import Bench, Predict, gpu_refusal, judge, legal
+from vlfleet.plan.plan import Candidate, Inputs, Judged, Plan
+from vlfleet.plan.simulate import simulate
+from vlfleet.plan.speed import Setup, Speed
+from vlfleet.plan.speed_steady import steady
+
+Layout = tuple[int, int, int]
+"""Tensor-parallel size, pipeline-parallel size, replicas."""
+FINALISTS = 3
+"""Layouts that are simulated."""
+SIMULATED_REQUESTS = 200
+NEAR, SAME = 0.97, 0.995
+"""Of the best figure: between layouts, what is nearer than the models are good is decided by simplicity; within one,
+only what is as good as equal."""
+_SHOWN = 6
+
+
+def search(inputs: Inputs, *, finalists: int = FINALISTS, only: Sequence[Layout] = ()) -> Plan:
+    """The plan: what was chosen, what comes next, and what was refused and why.
+
+    The `finalists` best layouts are simulated. `only` names the layouts to weigh; empty: all.
+    """
+    bench = Bench.of(inputs)
+    if refusal := gpu_refusal(inputs):
+        return Plan(inputs, None, refused=(Judged(Candidate(), refusal),), changes=(refusal.change,))
+    feasible, refused = weigh(bench, only=only)
+    if not feasible:
+        return Plan(inputs, None, refused=refused, changes=what_would_fit(inputs))
+    ranked = rank(feasible, inputs, by_replicas=bool(only))
+    finalists = max(finalists, len(only))
+    leading = ranked[: max(1, finalists)]
+    if finalists:
+        leading = rank([again(bench, judged, simulated) for judged in leading], inputs, by_replicas=True)
+    chosen = leading[0]
+    runners = (*leading[1:], *ranked[max(1, finalists) :])
+    worst, _ = bench.farthest(chosen.candidate)
+    return Plan(
+        inputs,
+        chosen,
+        runners_up=runners[:_SHOWN],
+        refused=refused,
+        gains=gains(bench, chosen),
+        placement=bench.placement(chosen.candidate),
+        link=worst if chosen.candidate.tensor_parallel_size > 1 else None,
+        notes=notes(inputs, chosen),
+        considered=len(feasible),
+    )
+
+
+def weigh(
+    bench: Bench, predict: Predict = steady, only: Sequence[Layout] = ()
+) -> tuple[list[Judged], tuple[Judged, ...]]:
+    """Everything that fits, with its speed; and one refusal for each layout of which nothing does."""
+    inputs = bench.inputs
+    feasible: list[Judged] = []
+    refused: list[Judged] = []
+    for quantization in quantisations(inputs):
+        if feasible and quantization and inputs.quantise == "auto":
+            break  # numbers change with it, so it is taken unasked only where nothing else fits
+        smallest = 0  # GPUs of the smallest replica without pipeline stages that fits
+        for layout in layouts(inputs, quantization):
+            if only and not _numbers(layout, only):
+                continue
+            legal_layout, refusal = legal(bench, layout)
+            if refusal:
+                refused.append(Judged(layout, refusal))
+                continue
+            if (
+                not only
+                and layout.pipeline_parallel_size > 1
+                and smallest
+                and not _stages_may_help(bench, layout, smallest)
+            ):
+                continue
+            found = list(_sized(bench, legal_layout, predict, _numbers(layout, only)))
+            fits = [judged for judged in found if judged.refusal is None]
+            feasible += fits
+            if fits and layout.pipeline_parallel_size == 1:
+                smallest = smallest or layout.world_size
+            if not fits and found:
+                refused.append(found[0])
+    return feasible, _told_once(bench, refused)
+
+
+def _numbers(layout: Candidate, only: Sequence[Layout]) -> tuple[int, ...]:
+    """Numbers of replicas of this layout that are asked for."""
+    sizes = (layout.tensor_parallel_size, layout.pipeline_parallel_size)
+    return tuple(sorted({replicas for *cut, replicas in only if tuple(cut) == sizes}))
+
+
+def _sized(bench: Bench, layout: Candidate, predict: Predict, numbers: Sequence[int]) -> Iterable[Judged]:
+    """The layout with every number of replicas and every size of a step; the smallest one comes first."""
+    inputs, wanted = bench.inputs, needs(bench.inputs)
+    for replicas in numbers or range(1, len(inputs.machine.gpus) // layout.world_size + 1):
+        for tokens in batched_tokens(inputs, wanted, replicas):
+            judged = judge(bench, filled(inputs, layout, wanted, replicas, tokens), predict)
+            yield judged
+            if judged.refusal:
+                break  # a larger step takes more of everything
+
+
+def _stages_may_help(bench: Bench, layout: Candidate, smallest: int) -> bool:
+    """Pipeline stages instead of tensor parallelism where a replica must be so large and its GPUs are joined slowly."""
+    return layout.world_size == smallest and bench.farthest(layout)[0] > 0
+
+
+def again(bench: Bench, judged: Judged, predict: Predict) -> Judged:
+    """The same with another prediction."""
+    assert judged.memory is not None
+    speed = predict(bench.setup(judged.candidate, judged.memory), bench.inputs.workload)
+    return replace(judged, speed=speed)
+
+
+def simulated(setup: Setup, workload: Workload) -> Speed:
+    """A short simulation, the same every time."""
+    return simulate(setup, workload, SIMULATED_REQUESTS)
+
+
+def rank(feasible: Sequence[Judged], inputs: Inputs, *, by_replicas: bool = False) -> list[Judged]:
+    """The best of each layout, the best first; of nearly equal ones the simplest."""
+    best: dict[object, list[Judged]] = {}
+    for judged in feasible:
+        c = judged.candidate
+        replicas = c.replicas if by_replicas else 0
+        best.setdefault((c.quantization, c.tensor_parallel_size, c.pipeline_parallel_size, replicas), []).append(judged)
+    ordered = [_best(group, inputs, SAME) for group in best.values()]
+    ranked = []
+    while ordered:
+        first = _best(ordered, inputs, NEAR)
+        ordered.remove(first)
+        ranked.append(first)
+    return ranked
+
+
+def _best(group: Sequence[Judged], inputs: Inputs, near: float) -> Judged:
+    """The one with the best figure among those in time, or the simplest of those that come near to it."""
+    in_time = [judged for judged in group if judged.in_time] or list(group)
+    if inputs.optimise == "memory":
+        least = min(judged.candidate.gpus for judged in in_time)
+        in_time = [judged for judged in in_time if judged.candidate.gpus == least]
+    figure = max(merit(judged, inputs) for judged in in_time)
+    alike = [judged for judged in in_time if merit(judged, inputs) >= near * figure]
+    return min(alike, key=simplicity)
+
+
+def merit(judged: Judged, inputs: Inputs) -> float:
+    """What is to be large: requests a second in time, or one over the seconds of a request."""
+    if inputs.optimise == "latency" and judged.speed:
+        return 1 / (judged.speed.ttft.p50 + (inputs.workload.output_tokens - 1) * judged.speed.tpot.p50)
+    return judged.goodput
+
+
+def simplicity(judged: Judged) -> tuple[object, ...]:
+    """Small is simple: weights as they are, replicas before tensor parallelism, small steps."""
+    c, flags = judged.candidate, judged.candidate.flags
+    return (
+        c.quantization is not None,
+        c.world_size,
+        c.pipeline_parallel_size,
+        flags.enable_expert_parallel,
+        -c.replicas,
+        flags.max_num_batched_tokens or 0,
+        flags.mm_encoder_tp_mode == "data",
+    )
+
+
+def _told_once(bench: Bench, refused: Iterable[Judged]) -> tuple[Judged, ...]:
+    """One for each size and reason, the smallest first, each with the nearest change."""
+    seen: dict[object, Judged] = {}
+    for judged in refused:
+        assert judged.refusal is not None
+        c = judged.candidate
+        key = (c.quantization, c.tensor_parallel_size, c.pipeline_parallel_size)
+        if judged.refusal.kind == "legality":
+            key = (None, c.tensor_parallel_size, 0)
+        seen.setdefault(key, judged)
+    return tuple(nearest_change(bench, judged) for judged in seen.values())
+
+
+def notes(inputs: Inputs, chosen: Judged) -> tuple[str, ...]:
+    """What a person should know before starting it."""
+    found = []
+    if chosen.candidate.quantization:
+        found.append(
+            f"--quantization {chosen.candidate.quantization} changes the numbers: check answers on your own data"
+        )
+    if not chosen.in_time and chosen.speed:
+        share = f"{100 * chosen.speed.within_slo:.0f} %"
+        found.append(f"the SLO is not met: {share} of the requests are in time; fewer at once or more GPUs would help")
+    if inputs.calibration.gpu == "":
+        found.append("memory and speed are not calibrated on this GPU: `vlfleet calibrate` measures it in two minutes")
+    if (0, 25, 0) <= inputs.release < (0, 27, 0) and not chosen.candidate.flags.runner:
+        found.append(
+            f"vLLM {inputs.version} sizes its KV cache without the vision tower (PR #48469): "
+            f"--gpu-memory-utilization {chosen.candidate.flags.gpu_memory_utilization} leaves it room"
+        )
+    return tuple(found)
