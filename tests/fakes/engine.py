@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -309,6 +310,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--startup-seconds", type=float, default=0.0)
     parser.add_argument("--crash-at-start", default="", metavar="CAUSE|REMEDY", help="print it as an ERROR and exit 1")
     parser.add_argument("--fatal", action="store_true", help="with --crash-at-start: FATAL, no retry can help")
+    parser.add_argument("--crash-once-there-is", type=Path, metavar="FILE", help="fails at the start if FILE exists")
     parser.add_argument("--kind", default="unknown", help="with --crash-at-start: the FailureKind")
     parser.add_argument("--max-num-batched-tokens", type=int, default=16384)
     parser.add_argument("--fitting-tokens", type=int, default=0, help="runs out of memory with more batched tokens")
@@ -316,6 +318,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--crash-after-seconds", type=float, default=0.0)
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--children", type=int, default=0, help="worker processes in the engine's process group")
+    parser.add_argument("--wedged", action="store_true", help="never a token: see Faults.wedged")
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--token-seconds", type=float, default=0.0)
     parser.add_argument("--prefill-seconds", type=float, default=0.0)
@@ -333,6 +336,9 @@ async def run(args: argparse.Namespace) -> None:
     if args.crash_at_start:
         print(f"{'FATAL' if args.fatal else 'ERROR'}[{args.kind}]: {args.crash_at_start}", flush=True)
         raise SystemExit(1)
+    if args.crash_once_there_is and args.crash_once_there_is.exists():
+        print("FATAL: the disk is gone", flush=True)
+        raise SystemExit(1)
     if 0 < args.fitting_tokens < args.max_num_batched_tokens:
         print("ERROR[memory]: CUDA out of memory", flush=True)
         raise SystemExit(1)
@@ -343,6 +349,7 @@ async def run(args: argparse.Namespace) -> None:
     on_term = (lambda: None) if args.ignore_sigterm else stop.set
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_term)
     engine = Engine(behaviour)
+    engine.faults.wedged = args.wedged
     runner = web.AppRunner(engine.app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", args.port).start()

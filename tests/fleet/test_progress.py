@@ -6,48 +6,21 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
 
 import aiohttp
 import psutil
 import pytest
 
 from tests.fakes import FakeEngine
-from tests.fleet.load import Load
-from tests.fleet.rig import FAST, WatchedSupervisor, fleet, until
-from tests.gateway.rig import Rig, gateway
+from tests.fleet.rig import FAST, fleet, until
+from tests.fleet.served import Load, faults, seen, served
 from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.fleet.timing import Timing
 
 PATIENT = replace(FAST, hung_seconds=30.0)
 """Nothing is ended for its silence."""
-
-
-@asynccontextmanager
-async def served(
-    folder: FleetFolder, *options: str, replicas: int = 1, timing: Timing = FAST
-) -> AsyncIterator[tuple[WatchedSupervisor, Rig]]:
-    """A fleet of fake engines and a gateway before it, all ready."""
-    async with (
-        fleet(folder, FakeEngine(*options), replicas=replicas, timing=timing) as supervisor,
-        gateway(supervisor.replicas) as rig,
-    ):
-        await until(lambda: all(replica.phase is Phase.READY for replica in supervisor.replicas))
-        yield supervisor, rig
-
-
-async def faults(replica: Replica, **fields: Any) -> None:
-    async with aiohttp.ClientSession() as session:
-        await session.post(f"{replica.base_url}/fake/faults", json=fields)
-
-
-async def seen(replica: Replica) -> Any:
-    async with aiohttp.ClientSession() as session, session.get(f"{replica.base_url}/fake/seen") as answer:
-        return await answer.json()
 
 
 class Phases:
