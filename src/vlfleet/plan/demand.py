@@ -59,6 +59,9 @@ class Workload:
     prompt_tokens: int = 40
     """Of text, chat template included, visual tokens not."""
     output_tokens: int = 128
+    output_spread: float = 0.0
+    """Answers are of (1 - spread) to (1 + spread) times `output_tokens`, evenly. With 0, as in a benchmark, requests
+    that begin together end together, and the next ones all wait for each other."""
     concurrency: int | None = 32
     """Requests in flight: the next one is sent when one is answered. None: `request_rate` says when they come."""
     request_rate: float | None = None
@@ -81,14 +84,19 @@ PRESETS: Mapping[str, Workload] = {
         working_set=200,
         prompt_tokens=100,
         output_tokens=200,
+        output_spread=0.8,
         concurrency=16,
         ttft_p95_seconds=2.0,
         tpot_p95_seconds=0.05,
     ),
     "ocr": Workload(
-        images=(ImageSize(1240, 1754, 3), ImageSize(1654, 2339, 1)), prompt_tokens=50, output_tokens=600, concurrency=32
+        images=(ImageSize(1240, 1754, 3), ImageSize(1654, 2339, 1)),
+        prompt_tokens=50,
+        output_tokens=600,
+        output_spread=0.8,
+        concurrency=32,
     ),
-    "batch": Workload(prompt_tokens=40, output_tokens=100, concurrency=256),
+    "batch": Workload(prompt_tokens=40, output_tokens=100, output_spread=0.5, concurrency=256),
     "agents": Workload(
         images=(ImageSize(1920, 1080, 3), ImageSize(1280, 800, 1)),
         images_per_request=3,
@@ -96,6 +104,7 @@ PRESETS: Mapping[str, Workload] = {
         working_set=100,
         prompt_tokens=1500,
         output_tokens=150,
+        output_spread=0.8,
         concurrency=8,
         ttft_p95_seconds=3.0,
         tpot_p95_seconds=0.05,
@@ -141,6 +150,7 @@ def checked(workload: Workload) -> Workload:
         ("requests in flight", 1 if w.concurrency is None else w.concurrency, 1, 1_000_000),
         ("requests a second", 1.0 if w.request_rate is None else w.request_rate, 1e-6, 1e6),
         ("share of repeated pictures", w.repeated_share, 0.0, 1.0),
+        ("spread of the answers' length", w.output_spread, 0.0, 0.95),
         ("seconds of TTFT", 1.0 if w.ttft_p95_seconds is None else w.ttft_p95_seconds, 1e-4, 1e5),
         ("seconds of TPOT", 1.0 if w.tpot_p95_seconds is None else w.tpot_p95_seconds, 1e-5, 1e5),
     ):
