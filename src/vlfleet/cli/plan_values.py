@@ -66,7 +66,7 @@ def facts(plan: Plan) -> dict[str, Any]:
     """What `vlfleet render` reads: plain values, the section "run" of the plan's JSON."""
     values = engine_values(plan)
     return {
-        "model": plan.inputs.model.name,
+        "model": str(plan.inputs.model.path or plan.inputs.model.name),
         "served": plan.inputs.model.family.model_type in _served(),
         "vllm": plan.inputs.version,
         "gpu": plan.inputs.gpu.name,

@@ -11,8 +11,8 @@ from vlfleet.plan.flags import Flags
 from vlfleet.plan.plan import Candidate, Inputs
 from vlfleet.plan.terms import GIB
 
-BATCHED_TOKENS = (2048, 4096, 8192, 16384, 32768, 65536, 131072)
-"""Of --max-num-batched-tokens: vLLM's defaults and what was measured (up to 65,536), doubled once more."""
+BATCHED_TOKENS = (2048, 4096, 8192, 16384, 32768, 65536)
+"""Of --max-num-batched-tokens: vLLM's defaults, and up to what was measured."""
 MOST_SEQS = 256
 """Where a rate is asked for, and so nobody says how many requests run at once: vLLM's default on smaller GPUs."""
 _PIXEL_BYTES = 4

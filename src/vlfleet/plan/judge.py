@@ -39,13 +39,15 @@ class Bench:
     shapes: dict[str | None, ModelShape]
     rules: legality.Shape
     placements: dict[tuple[int, int, int], tuple[tuple[int, ...], ...]]
+    shares: dict[tuple[str | None, int, int], int]
+    """gpu_memory_utilization, in hundredths, that the last candidate of a layout came to: the next is near to it."""
 
     @staticmethod
     def of(inputs: Inputs) -> Bench:
         shapes: dict[str | None, ModelShape] = {None: inputs.model.shape}
         if inputs.model.shape.quantized is None:
             shapes["fp8"] = inputs.model.shaped("fp8")
-        return Bench(inputs, shapes, inputs.model.rules, {})
+        return Bench(inputs, shapes, inputs.model.rules, {}, {})
 
     def placement(self, candidate: Candidate) -> tuple[tuple[int, ...], ...]:
         """GPUs of each replica."""
@@ -144,15 +146,30 @@ def fitted(bench: Bench, candidate: Candidate) -> tuple[Candidate, MemoryPlan]:
         flags = replace(request.flags, gpu_memory_utilization=hundredths / 100)
         return memory(replace(request, flags=flags), calibration)
 
-    low, high = 0, 99  # the largest share with which everything beside the KV cache fits; at 0 nothing was tried
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if at(middle).stage in ("", "kv cache") else (low, middle - 1)
+    layout = (candidate.quantization, candidate.tensor_parallel_size, candidate.pipeline_parallel_size)
+    low = _largest(lambda share: at(share).stage in ("", "kv cache"), bench.shares.get(layout, 0))
+    bench.shares[layout] = low
     margin = CALIBRATED_MARGIN_BYTES if calibration.gpu else MARGIN_BYTES
     share = low - math.ceil(100 * margin / request.device.total_bytes) if low else 92
     share = max(1, share)
     plan = at(share)
     return replace(candidate, flags=replace(candidate.flags, gpu_memory_utilization=share / 100)), plan
+
+
+def _largest(fits: Callable[[int], bool], guess: int) -> int:
+    """The largest number up to 99 that fits, where every smaller one does too; 0: none. A near guess saves questions."""
+    low, high, step = 0, 99, 1
+    if guess and fits(guess):
+        low = guess
+        while low < high and fits(min(high, low + step)):
+            low, step = min(high, low + step), 2 * step
+        high = min(high, low + step - 1)
+    elif guess:
+        high = guess - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
 
 
 def judge(bench: Bench, candidate: Candidate, predict: Predict | None = steady) -> Judged:

@@ -33,13 +33,14 @@ MODELS: dict[str, Row] = {
 """By the name on the hub without "-Instruct"; the intermediate size of a MoE model is that of one expert."""
 PADDED_72B = 29696
 _SUFFIXES = {
-    "awq": Release.AWQ,
-    "gptqint4": Release.GPTQ_INT4,
-    "gptqint8": Release.GPTQ_INT8,
-    "fp8": Release.FP8_BLOCK,
-    "fp8dynamic": Release.FP8_CHANNEL,
-    "quantizedw4a16": Release.W4A16,
+    "AWQ": ("Qwen", Release.AWQ),
+    "GPTQ-Int4": ("Qwen", Release.GPTQ_INT4),
+    "GPTQ-Int8": ("Qwen", Release.GPTQ_INT8),
+    "FP8": ("Qwen", Release.FP8_BLOCK),
+    "FP8-dynamic": ("RedHatAI", Release.FP8_CHANNEL),
+    "quantized.w4a16": ("RedHatAI", Release.W4A16),
 }
+"""How a release's name ends, and who published it."""
 _PADDED = (Release.AWQ, Release.GPTQ_INT4, Release.GPTQ_INT8)
 
 
@@ -54,12 +55,12 @@ def find(name: str) -> tuple[str, dict[str, Any]]:
         rest = plain.removeprefix(_plain(model)) if plain.startswith(_plain(model)) else None
         if rest is None:
             continue
-        for word in ("instruct", "thinking"):
-            rest = rest.removeprefix(word)
+        rest = rest.removeprefix("instruct")
         if not rest:
-            return _hub_name(model, ""), config_of(model)
-        if rest in _SUFFIXES:
-            return _hub_name(model, name.rpartition("/")[2]), config_of(model, _SUFFIXES[rest])
+            return f"Qwen/{model}-Instruct", config_of(model)
+        for suffix, (owner, release) in _SUFFIXES.items():
+            if rest == _plain(suffix):
+                return f"{owner}/{model}-Instruct-{suffix}", config_of(model, release)
     near = difflib.get_close_matches(plain, {_plain(model): model for model in MODELS}, n=2, cutoff=0.6)
     names = [model for model in MODELS if _plain(model) in near] or list(MODELS)[4:6]
     remedy = f"nearest: {', '.join(names)}; else give a checkpoint folder or a config.json"
@@ -86,10 +87,6 @@ def config_of(model: str, release: Release = Release.BF16) -> dict[str, Any]:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9.]", "", name.lower())
-
-
-def _hub_name(model: str, told: str) -> str:
-    return f"Qwen/{told}" if told else f"Qwen/{model}-Instruct"
 
 
 def _qwen2(text: dict[str, Any], tied: bool, vision_mlp: int, context: int = 32768) -> dict[str, Any]:

@@ -26,11 +26,11 @@ def table(plan: Plan) -> list[str]:
     if plan.refused:
         lines += ["", *refusals(plan.refused)]
     if plan.gains:
-        lines += ["", "What the options buy"]
+        lines += ["", "What the options buy, in closed form"]
         for gain in plan.gains:
-            lines += _folded(f"  {gain.option}: ", gain.why)
+            lines += folded(f"  {gain.option}: ", gain.why)
     for note in plan.notes:
-        lines += _folded("note: ", note)
+        lines += folded("note: ", note)
     return lines
 
 
@@ -43,7 +43,7 @@ def head(plan: Plan) -> list[str]:
     return [
         f"{inputs.model.name} ({billions:.1f} B, {inputs.model.quantised}; from {inputs.model.source})",
         f"{count} x {gpu.name} of {inputs.device.total_bytes / GIB:.1f} GiB{link}; vLLM {inputs.version}",
-        *_folded("demand: ", demand_line(inputs.workload)),
+        *folded("demand: ", demand_line(inputs.workload)),
     ]
 
 
@@ -51,7 +51,7 @@ def demand_line(workload: Workload) -> str:
     """The workload in one sentence."""
     parts = []
     if workload.concurrency is not None:
-        parts.append(f"{workload.concurrency} requests in flight")
+        parts.append(f"{workload.concurrency} request{'s' * (workload.concurrency > 1)} in flight")
     else:
         parts.append(f"{workload.request_rate:g} requests/s")
     if workload.media:
@@ -113,24 +113,34 @@ def memory_line(judged: Judged) -> list[str]:
     for number, rank in enumerate(judged.memory.ranks):
         terms = sorted((term for term in rank.terms if abs(term.bytes) >= GIB / 20), key=lambda term: -term.bytes)
         stage = f" of stage {number}" if len(judged.memory.ranks) > 1 else ""
-        lines += _folded(f"a GPU{stage}, GiB: ", ", ".join(f"{term.name} {term.bytes / GIB:.1f}" for term in terms))
+        lines += folded(f"a GPU{stage}, GiB: ", ", ".join(f"{term.name} {term.bytes / GIB:.1f}" for term in terms))
     return lines
 
 
 def refusals(refused: Sequence[Judged]) -> list[str]:
     """Two lines each: why, and what would help."""
     lines = ["Refused"]
-    for judged in refused[:_REFUSED]:
+    odd = [judged for judged in refused if is_odd(judged)]
+    for judged in [each for each in refused if each not in odd[1:]][:_REFUSED]:
         assert judged.refusal is not None
         c, refusal = judged.candidate, judged.refusal
         name = c.layout + (f" {c.quantization}" if c.quantization else "")
+        if odd[1:] and judged is odd[0]:
+            name = "TP" + " ".join(str(each.candidate.tensor_parallel_size) for each in odd)
         said = f'; "{refusal.error}"' if refusal.error and refusal.kind == "legality" else ""
-        lines += _folded(f"  {name:<11} ", f"{refusal.reason}{said}")
+        lines += folded(f"  {name:<15} ", f"{refusal.reason}{said}")
         if refusal.change:
-            lines += _folded(" " * 14 + "-> ", refusal.change)
-    if len(refused) > _REFUSED:
-        lines.append(f"  and {len(refused) - _REFUSED} more (--json lists all)")
+            lines += folded(" " * 18 + "-> ", refusal.change)
+    if (left := len(refused) - len(odd[1:]) - _REFUSED) > 0:
+        lines.append(f"  and {left} more (--json lists all)")
     return lines
+
+
+def is_odd(judged: Judged) -> bool:
+    """A size that nobody tries, and that no rule allows: one line is enough for all of them."""
+    c = judged.candidate
+    legality = judged.refusal is not None and judged.refusal.kind == "legality"
+    return legality and c.tensor_parallel_size.bit_count() > 1
 
 
 def seconds(value: float) -> str:
@@ -140,5 +150,12 @@ def seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.0f} ms"
 
 
-def _folded(first: str, text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first), break_long_words=False)
+def folded(first: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

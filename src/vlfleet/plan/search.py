@@ -17,8 +17,8 @@ from vlfleet.plan.speed_steady import steady
 
 Layout = tuple[int, int, int]
 """Tensor-parallel size, pipeline-parallel size, replicas."""
-FINALISTS = 3
-"""Layouts that are simulated."""
+FINALISTS, CLOSE = 3, 0.75
+"""Layouts that are simulated at most, and the share of the best figure that one must have in closed form for that."""
 SIMULATED_REQUESTS = 200
 NEAR, SAME = 0.97, 0.995
 """Of the best figure: between layouts, what is nearer than the models are good is decided by simplicity; within one,
@@ -39,11 +39,13 @@ def search(inputs: Inputs, *, finalists: int = FINALISTS, only: Sequence[Layout]
         return Plan(inputs, None, refused=refused, changes=what_would_fit(inputs))
     ranked = rank(feasible, inputs, by_replicas=bool(only))
     finalists = max(finalists, len(only))
-    leading = ranked[: max(1, finalists)]
+    best = merit(ranked[0], inputs)
+    leading = [each for each in ranked[: max(1, finalists)] if only or merit(each, inputs) >= CLOSE * best]
+    rest = [each for each in ranked if each not in leading]
     if finalists:
         leading = rank([again(bench, judged, simulated) for judged in leading], inputs, by_replicas=True)
     chosen = leading[0]
-    runners = (*leading[1:], *ranked[max(1, finalists) :])
+    runners = (*leading[1:], *rest)
     worst, _ = bench.farthest(chosen.candidate)
     return Plan(
         inputs,
@@ -176,7 +178,7 @@ def simplicity(judged: Judged) -> tuple[object, ...]:
 
 
 def _told_once(bench: Bench, refused: Iterable[Judged]) -> tuple[Judged, ...]:
-    """One for each size and reason, the smallest first, each with the nearest change."""
+    """One for each size and reason, each with the nearest change; sizes that nobody tries (3, 5, 6, ...) come last."""
     seen: dict[object, Judged] = {}
     for judged in refused:
         assert judged.refusal is not None
@@ -185,7 +187,8 @@ def _told_once(bench: Bench, refused: Iterable[Judged]) -> tuple[Judged, ...]:
         if judged.refusal.kind == "legality":
             key = (None, c.tensor_parallel_size, 0)
         seen.setdefault(key, judged)
-    return tuple(nearest_change(bench, judged) for judged in seen.values())
+    told = sorted(seen.values(), key=lambda judged: judged.candidate.tensor_parallel_size.bit_count() > 1)
+    return tuple(nearest_change(bench, judged) for judged in told)
 
 
 def notes(inputs: Inputs, chosen: Judged) -> tuple[str, ...]:
