@@ -49,7 +49,9 @@ def _decisions(replica: Facts) -> str:
         parts.append(f"{tokens:,} KV tokens")
     if (concurrency := decided.get("max_concurrency")) and (length := decided.get("max_model_len")):
         parts.append(f"{concurrency:,.1f} requests of {length:,} tokens")
-    if budget := decided.get("encoder_budget_tokens"):
+    # Releases that do not profile the encoder do not say its budget either: v1/core/encoder_cache_manager.py has it.
+    step, image = decided.get("max_num_batched_tokens", 0), decided.get("max_tokens_per_image", 0)
+    if budget := decided.get("encoder_budget_tokens") or max(step, image):
         parts.append(f"encoder budget {budget:,} tokens")
     return ", ".join(parts)
 

@@ -79,6 +79,8 @@ class Launch:
     """Added to the environment of the supervisor."""
     secrets: frozenset[str] = frozenset()
     """The names in `env` whose values nobody may see."""
+    decisions: Mapping[str, Value] = field(default_factory=dict)
+    """What is decided by the command already, and not to be read in the engine's log: max_tokens_per_image, ..."""
 
 
 @dataclass(frozen=True)

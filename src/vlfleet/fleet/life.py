@@ -114,6 +114,7 @@ class ReplicaLife:
         self._oom_kills = memory.oom_kills()
         started = spawn(launch.argv, launch.env, shared.folder, replica.name, shared.timing.adopt_seconds)
         startup.begin(replica, replica.started_at)
+        replica.decisions |= launch.decisions
         shared.set(replica, Phase.STARTING)
         self.process = await engine_of(*started)
         replica.pid = self.process.engine.pid

@@ -33,7 +33,7 @@ def command(
     argv = [install.python, "-m", "vllm.entrypoints.cli.main", "serve"]
     argv += serve_arguments(install, info, spec, placement, port)
     env = environment(install, spec, placement) | {"VLLM_API_KEY": api_key}
-    return Launch(tuple(argv), env, frozenset({"VLLM_API_KEY"}))
+    return Launch(tuple(argv), env, frozenset({"VLLM_API_KEY"}), {"max_tokens_per_image": tokens_per_image(info, spec)})
 
 
 def serve_arguments(
@@ -134,5 +134,9 @@ def vision_bytes(info: CheckpointInfo, spec: EngineSpec, placement: Placement) -
 def encoder_budget_tokens(info: CheckpointInfo, spec: EngineSpec, placement: Placement) -> int:
     """Visual tokens that vLLM encodes in one step at most: v1/core/encoder_cache_manager.py."""
     default = 8192 if placement.memory_bytes >= 70 << 30 else 2048  # engine/arg_utils.py, for an API server
-    pixels = spec.options.max_pixels or info.max_pixels
-    return max(spec.options.max_num_batched_tokens or default, pixels // info.family.factor**2)
+    return max(spec.options.max_num_batched_tokens or default, tokens_per_image(info, spec))
+
+
+def tokens_per_image(info: CheckpointInfo, spec: EngineSpec) -> int:
+    """Visual tokens of the largest image that the processor lets through."""
+    return (spec.options.max_pixels or info.max_pixels) // info.family.factor**2
