@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -41,6 +42,7 @@ class Quantized:
         bnb4   inputs*outputs/2, and 4 for each block of 64
         Sources: create_weights in vLLM's model_executor/layers/quantization/{auto_awq,auto_gptq,fp8}.py and
         compressed_tensors/schemes; GPTQ's zero points and order are dropped once Marlin has the weights.
+        A group of GPTQ or pack-quantized may straddle two ranks (0.24 and newer), and is not counted then.
 
         Raises:
             VlfleetError: a group or block straddles two ranks; `plan.legality` knows vLLM's own words for it.
@@ -51,7 +53,8 @@ class Quantized:
             return
         yield inputs * outputs * self.bits // 8
         if self.group_size:
-            groups = _groups(inputs, self.group_size)
+            straddles = self.kind in ("gptq", "packed")
+            groups = inputs // self.group_size if straddles else _groups(inputs, self.group_size)
             yield groups * outputs * 2
             if not self.symmetric:
                 yield groups * outputs * self.bits // 8
@@ -63,6 +66,17 @@ class Quantized:
             yield 4
         else:
             yield outputs * (2 if self.kind in ("gptq", "packed") else 4)
+
+    def for_experts(self, inner: int) -> Quantized:
+        """With groups or blocks halved until they divide the experts' part of one rank, as 0.32 does it.
+
+        `plan.legality` knows the releases that refuse instead.
+        """
+        if self.group_size:
+            return replace(self, group_size=math.gcd(self.group_size, inner))
+        if self.block[0]:
+            return replace(self, block=(math.gcd(self.block[0], inner), math.gcd(self.block[1], inner)))
+        return self
 
     def covers(self, *names: str) -> bool:
         """Whether a layer is quantised, given under every name that it has (hub, transformers 5, vLLM)."""

@@ -91,6 +91,7 @@ def _mlp(shape: ModelShape, rank: Rank, layer: int) -> Iterator[int]:
         inner = share(inner, tp, "the experts' intermediate size")
     names = (f"layers.{layer}.mlp.experts.0.gate_proj", f"layers.{layer}.mlp.experts")
     scheme = _scheme(shape, *names)
+    scheme = scheme and scheme.for_experts(inner)
     for inputs, outputs in ((hidden, 2 * inner), (inner, hidden)):
         yield from (experts * size for size in _linear(scheme, inputs, outputs, bias=False))
 
