@@ -52,13 +52,17 @@ def parse(number: int, raw: str) -> Line:
     text = text[:_MOST_CHARACTERS]
     if match := _LEVEL.search(text):
         return Line(number, _last_process(text[: match.start()]), match[1], match[2], text[match.end() :])
-    text = text[match.end() :] if (match := _OUTER.match(text)) else text
-    process = ""
+    text, process = _without_outer(text), ""
     while match := _PROCESS.match(text):
-        process, text = _name(match), text[match.end() :]
+        process, text = _name(match), _without_outer(text[match.end() :])
     if match := _BARE_LEVEL.match(text):
         return Line(number, process, match[1], "", text[match.end() :])
     return Line(number, process, "", "", text)
+
+
+def _without_outer(text: str) -> str:
+    match = _OUTER.match(text)
+    return text[match.end() :] if match else text
 
 
 def _last_process(prefix: str) -> str:

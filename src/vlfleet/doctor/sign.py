@@ -10,9 +10,11 @@ from functools import cached_property
 _HOLE = re.compile(r"<([a-z_]*)([#~]?)>")
 _HOLES = {
     "#": r"-?\d+(?:,\d{3})*(?:\.\d+)?",
-    "~": r".*?",
-    "": r"[^\s'\"`,()\[\]{}]*[^\s'\"`,()\[\]{}.:;]",
+    "~": r".{0,600}?",
+    "": r"[^\s'\"`,()\[\]{}]{0,300}[^\s'\"`,()\[\]{}.:;]",
 }
+_MOST_OF_A_SYMPTOM = 1000
+"""Characters of a line in which a person's words are looked for."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Sign:
 
     def match(self, text: str) -> re.Match[str] | None:
         """The match, whose named groups are what the message says in figures and names, or None."""
+        if not self.literal:
+            return self.pattern.search(text, 0, _MOST_OF_A_SYMPTOM)
         return self.pattern.search(text) if self.literal in text else None
 
 
@@ -64,14 +68,19 @@ def _body(text: str) -> str:
 
 
 def _pattern(text: str, holes: Mapping[str, str]) -> str:
+    """Each hole for any text ends at the first place where the text after it stands, and is not tried again further on:
+    a line of 16 KiB that says the same thing over and over would take minutes otherwise.
+    """
     body, end = _body(text), 0
-    pattern = "^" if text.startswith("^") else ""
+    pattern, atoms = "^" if text.startswith("^") else "", ""
     for hole in _HOLE.finditer(body):
         inner = holes.get(hole[1]) or _HOLES[hole[2]]
         name = f"?P<{hole[1]}>" if hole[1] else "?:"
-        pattern += f"{_escaped(body[end : hole.start()])}({name}{inner})"
+        pattern += _escaped(body[end : hole.start()]) + atoms
+        atoms = ")" if hole[2] == "~" else ""
+        pattern += f"{'(?>' if atoms else ''}({name}{inner})"
         end = hole.end()
-    return pattern + _escaped(body[end:]) + ("$" if text.endswith("$") else "")
+    return pattern + _escaped(body[end:]) + ("$" if text.endswith("$") else "") + atoms
 
 
 def _escaped(text: str) -> str:

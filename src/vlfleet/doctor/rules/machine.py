@@ -26,8 +26,7 @@ RULES = (
         signs=(
             sign(
                 "Bfloat16 is only supported on GPUs with compute capability of at least 8.0. Your <gpu~> GPU has"
-                " compute"
-                " capability <capability#>"
+                " compute capability <capability#>"
             ),
         ),
         cause="{gpu} (capability {capability}) cannot compute in bfloat16",

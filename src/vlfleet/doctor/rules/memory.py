@@ -98,8 +98,7 @@ RULES = (
         signs=(
             sign(
                 "Free memory on device <device> (<free_gib#>/<total_gib#> GiB) on startup is less than desired GPU"
-                " memory"
-                " utilization (<utilization#>, <wanted_gib#> GiB)"
+                " memory utilization (<utilization#>, <wanted_gib#> GiB)"
             ),
             sign(
                 "Free memory on device (<free_gib#>/<total_gib#> GiB) on startup is less than desired GPU memory"

@@ -161,8 +161,7 @@ RULES = (
         times=5,
         cause="a rank has been silent for minutes: it hangs or is very busy",
         remedy="once or twice at start is compilation; again and again, test NCCL_P2P_DISABLE=1 with"
-        " --disable-custom-all-reduce"
-        " (peer-to-peer broken by IOMMU or ACS)",
+        " --disable-custom-all-reduce (peer-to-peer broken by IOMMU or ACS)",
         covers=("Q40",),
         threads=("vllm-project/vllm#27313", "vllm-project/vllm-ascend#3977", "gpustack/gpustack#3888"),
         role=Role.SECONDARY,

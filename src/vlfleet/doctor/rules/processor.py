@@ -97,9 +97,8 @@ RULES = (
             sign("Mismatch in `<modality>` token count between text and `input_ids`. Got ids=[<kept#>"),
         ),
         cause="the tokenizer cut the {modality}'s placeholders off ({kept} are left): it has a maximum length",
-        remedy="copy tokenizer_config.json and preprocessor_config.json from the base model (model_max_length"
-        " 131072, no"
-        " max_length), or --mm-processor-kwargs '{{\"truncation\": false}}'",
+        remedy="copy tokenizer_config.json and preprocessor_config.json from the base model (model_max_length 131072,"
+        " no max_length), or --mm-processor-kwargs '{{\"truncation\": false}}'",
         covers=("Q22",),
         threads=("vllm-project/vllm#19733", "vllm-project/vllm#36653", "vllm-project/llm-compressor#1591"),
     ),

@@ -82,13 +82,11 @@ RULES = (
         signs=(
             sign(
                 "contains a(n) <modality> item with <tokens#> embedding tokens, which exceeds the pre-allocated"
-                " encoder cache"
-                " size <cache#>"
+                " encoder cache size <cache#>"
             ),
             sign(
                 "contains a(n) <modality> item with length <tokens#>, which exceeds the pre-allocated encoder cache"
-                " size"
-                " <cache#>"
+                " size <cache#>"
             ),
         ),
         cause="an {modality} of {tokens} visual tokens is larger than the encoder cache of {cache}",
@@ -108,9 +106,8 @@ RULES = (
         signs=(sign("Attempted to assign <~> = <given#> multimodal tokens to <placeholders#> placeholders"),),
         cause="a prompt or an earlier answer held image tokens as text: {placeholders} placeholders for {given}"
         " visual tokens",
-        remedy="strip <|image_pad|>, <|video_pad|> and <|vision_start|> from what users send (vlfleet's gateway"
-        " does); newer"
-        " vLLM with transformers 4.53 or later",
+        remedy="strip <|image_pad|>, <|video_pad|> and <|vision_start|> from what users send (vlfleet's gateway does);"
+        " newer vLLM with transformers 4.53 or later",
         covers=("Q47",),
         threads=(
             "vllm-project/vllm#15764",
@@ -129,9 +126,8 @@ RULES = (
             sign("<modality> features and <~> tokens do not match, tokens: <tokens#>, features: <features#>"),
         ),
         cause="the prompt has {tokens} image placeholders and the image gave {features} visual tokens",
-        remedy="0 placeholders: apply the chat template; fewer than features: do not truncate (max_length,"
-        " cutoff_len at least"
-        " the features plus the text); one more: an image token stands in the text",
+        remedy="0 placeholders: apply the chat template; fewer than features: do not truncate (max_length, cutoff_len"
+        " at least the features plus the text); one more: an image token stands in the text",
         covers=("Q48",),
         threads=(
             "QwenLM/Qwen3-VL#556",
@@ -169,5 +165,6 @@ RULES = (
         signs=(sign("^KeyError: '<|image_pad|>'"),),
         cause="the tokenizer does not know <|image_pad|>: it is not the one of a Qwen-VL model",
         remedy="copy tokenizer.json, tokenizer_config.json, vocab.json and merges.txt from the base model",
+        role=Role.REQUEST,
     ),
 )

@@ -30,8 +30,8 @@ RULES = (
         "Q43",
         (
             phrase(
-                r"\b(?:stuck|hangs?|hung|frozen)\b.*\b(?:start-?up|starting|profil\w+|before (?:it )?serv\w+)"
-                r"|\b(?:start-?up|starting|profil\w+)\b.*\b(?:stuck|hangs?|hung|frozen|takes? \d+ min\w*)"
+                r"\b(?:stuck|hangs?|hung|frozen)\b.{0,200}\b(?:start-?up|starting|profil\w+|before (?:it )?serv\w+)"
+                r"|\b(?:start-?up|starting|profil\w+)\b.{0,200}\b(?:stuck|hangs?|hung|frozen|takes? \d+ min\w*)"
             ),
         ),
         "the profiling run prepares an image of 16,384 visual tokens and a video with one Python thread",
@@ -44,16 +44,15 @@ RULES = (
         "Q44",
         (
             phrase(
-                r"\bgpu\b.{0,60}\b(?:[1-4]?\d ?%|idle|low|under-?utili[sz]ed).*\bcpu\b.{0,60}(?:100 ?%|busy|bound"
+                r"\bgpu\b.{0,60}\b(?:[1-4]?\d ?%|idle|low|under-?utili[sz]ed).{0,200}\bcpu\b.{0,60}(?:100 ?%|busy|bound"
                 r"|bottleneck|full)"
-                r"|\bcpu\b.{0,60}(?:100 ?%|busy|bound|bottleneck|full).*\bgpu\b.{0,60}\b(?:[1-4]?\d ?%|idle|low"
+                r"|\bcpu\b.{0,60}(?:100 ?%|busy|bound|bottleneck|full).{0,200}\bgpu\b.{0,60}\b(?:[1-4]?\d ?%|idle|low"
                 r"|under-?utili[sz]ed)"
             ),
         ),
         "images are prepared by one process in Python while the GPU waits",
         f"fit the images to {MODEST_PIXELS} pixels before sending; replicas before tensor parallelism, each image"
-        f" always to the"
-        " same one (139 instead of 35 known images/s on two H200); --renderer-num-workers 8",
+        " always to the same one (139 instead of 35 known images/s on two H200); --renderer-num-workers 8",
         ("vllm-project/vllm#15869", "vllm-project/vllm#21873", "QwenLM/Qwen3-VL#1678"),
     ),
     _symptom(
@@ -83,8 +82,7 @@ RULES = (
         ),
         "Qwen2.5-VL counts pixels of the resized image; Qwen2-VL and Qwen3-VL count thousandths",
         "Qwen2.5-VL: x * width / resized_width with smart_resize(factor 28, the server's min_pixels and max_pixels);"
-        " Qwen2-VL"
-        " and Qwen3-VL: x * width / 1000; clamp to the image; send images that need no resizing",
+        " Qwen2-VL and Qwen3-VL: x * width / 1000; clamp to the image; send images that need no resizing",
         (
             "QwenLM/Qwen3-VL#676",
             "QwenLM/Qwen3-VL#721",
@@ -100,15 +98,14 @@ RULES = (
         "Q51",
         (
             phrase(
-                r"\b(?:repeat\w*|repetiti\w+|loop\w*)\b.*\b(?:max_tokens|max_new_tokens|endless\w*|forever"
+                r"\b(?:repeat\w*|repetiti\w+|loop\w*)\b.{0,200}\b(?:max_tokens|max_new_tokens|endless\w*|forever"
                 r"|never stops?|until)\b"
             ),
             phrase(r"((?=[^\n]{0,60}[a-z\u4e00-\u9fff])[^\n]{6,60}?)\1{7,}"),
         ),
         "greedy decoding without a penalty falls into a loop",
         "repetition_penalty 1.05 (Qwen2.5-VL) or presence_penalty 1.5 (Qwen3-VL), max_tokens at what an answer"
-        " needs; AWQ instead"
-        " of GPTQ-Int4",
+        " needs; AWQ instead of GPTQ-Int4",
         ("QwenLM/Qwen3-VL#998", "QwenLM/Qwen3#513", "QwenLM/Qwen3#1090", "vllm-project/vllm#5663"),
         FailureKind.REQUEST,
     ),
@@ -139,8 +136,8 @@ RULES = (
         ),
         "decord hangs, or torchvision decodes the whole clip into host memory",
         'FORCE_QWENVL_VIDEO_READER=torchcodec; a few frames instead of the clip (--media-io-kwargs \'{{"video":'
-        ' {{"num_frames":'
-        " 32}}}}'), VLLM_VIDEO_FETCH_TIMEOUT=30, --limit-mm-per-prompt '{{\"video\": 0}}' where nobody needs it",
+        ' {{"num_frames": 32}}}}\'), VLLM_VIDEO_FETCH_TIMEOUT=30, --limit-mm-per-prompt \'{{"video": 0}}\' where'
+        " nobody needs it",
         ("QwenLM/Qwen3-VL#1064", "QwenLM/Qwen3-VL#736", "QwenLM/Qwen3-VL#1892", "vllm-project/vllm#16293"),
         FailureKind.REQUEST,
     ),
@@ -149,13 +146,13 @@ RULES = (
         "Q54",
         (
             phrase(
-                r"\bjpe?g\b.{0,80}(?:\boom\b|out of memory|memory|fail|显存).*\bpng\b"
+                r"\bjpe?g\b.{0,80}(?:\boom\b|out of memory|memory|fail|显存).{0,200}\bpng\b"
                 r"|\bpng\b.{0,60}\bjpe?g\b.{0,60}(?:\boom\b|out of memory|fail)"
             ),
         ),
         "the two files are of different size in pixels, or the JPEG is turned by its EXIF tag; nothing caps the pixels",
         f"compare width x height of both; --mm-processor-kwargs '{{{{\"max_pixels\": {MODEST_PIXELS}}}}}', or fit"
-        f" the image first",
+        " the image first",
         ("xorbitsai/inference#3230",),
         FailureKind.REQUEST,
     ),
@@ -173,9 +170,8 @@ RULES = (
             ),
         ),
         "the two see other pixels or sample in another way: max_pixels, system prompt, generation_config",
-        "compare usage.prompt_tokens first (equal: same pixels and prompt), then temperature 0 and"
-        " repetition_penalty 1.0 on"
-        " both; greedy float32 answers of vLLM 0.32 and transformers are equal, token for token",
+        "compare usage.prompt_tokens first (equal: same pixels and prompt), then temperature 0 and repetition_penalty"
+        " 1.0 on both; greedy float32 answers of vLLM 0.32 and transformers are equal, token for token",
         ("QwenLM/Qwen3-VL#998", "QwenLM/Qwen3-VL#1396"),
         FailureKind.REQUEST,
     ),
