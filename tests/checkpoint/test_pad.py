@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from tests.quantised import Format, quantise_checkpoint, write_mlp_checkpoint
+from tests.quantisers import Format, quantise_checkpoint, write_mlp_checkpoint
 from vlfleet import demo
 from vlfleet.checkpoint import preflight
 from vlfleet.checkpoint.destination_sink import Sink

@@ -3,7 +3,7 @@
 What is proven of each: the old part is stored bit by bit as before; the new part dequantises to exactly 0, so do its
 activations; so the output is bit-exact where the old and the new part are added up one after the other, and equal
 within the order of summation (here: float64, 1e-12) where a matrix product mixes them. The dequantisers are those of
-tests/quantised.py.
+tests/quantisers.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.quantised import Format, write_mlp_checkpoint
+from tests.quantisers import Format, write_mlp_checkpoint
 from vlfleet.checkpoint.pad import PadPlan, pad
 from vlfleet.checkpoint.pad_size import smallest
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.quantised import Format, quantise_checkpoint
+from tests.quantisers import Format, quantise_checkpoint
 from tests.vllm_cpu.fleet import VLLM, content
 from vlfleet import demo
 from vlfleet.checkpoint.pad import pad
