@@ -135,6 +135,8 @@ def best_utilization(request: Request, calibration: Calibration | None = None) -
     """
     for hundredth in range(99, 0, -1):
         tried = replace(request, flags=replace(request.flags, gpu_memory_utilization=hundredth / 100))
-        if memory(tried, calibration).stage in ("", "kv cache"):
+        plan = memory(tried, calibration)
+        # A KV cache that is too short for one request stops before the picture is asked for.
+        if plan.stage in ("", "kv cache") and all(rank.free_bytes >= 0 for rank in plan.ranks):
             return hundredth / 100
     return 0.0

