@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlfleet.checkpoint.headers import BITS, Tensor, read_header
 from vlfleet.checkpoint.inspection import expected_weights
 from vlfleet.checkpoint.layout_expected import Weight
 from vlfleet.checkpoint.layout_files import INDEX, Contents, duplicates
-from vlfleet.checkpoint.quantization import Module, detect
+from vlfleet.checkpoint.quantization import Module, Quantization, detect
 from vlfleet.checkpoint.quantization_layout import FLOATS, stored
 from vlfleet.errors import VlfleetError
 
@@ -101,10 +101,17 @@ def check_tensors(contents: Contents) -> Iterator[Problem]:
         if module is None:
             yield from _check_weight(weight, found)
         else:
-            yield from _check_quantised(weight, module, found, known)
+            yield from _check_quantised(weight, _as_most(module, quantization), found, known)
     for name in found.keys() - known:
         if not name.endswith(".rotary_emb.inv_freq"):  # a constant that old versions saved; engines leave it out
             yield Problem(Kind.EXTRA, found[name].name, "is no tensor of this model")
+
+
+def _as_most(module: Module, quantization: Quantization | None) -> Module:
+    """A layer without zero points among layers with them has lost its own."""
+    if quantization is None or quantization.scheme.format is not module.scheme.format:
+        return module
+    return replace(module, scheme=replace(module.scheme, symmetric=quantization.scheme.symmetric))
 
 
 def _check_weight(weight: Weight, found: Mapping[str, Tensor]) -> Iterator[Problem]:
