@@ -160,6 +160,22 @@ async def test_never_more_than_two_tries(fault: str, status: int, code: str) -> 
         assert fleet.idle()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_error_of_an_engine_that_is_dying_is_not_the_answer(stream: bool) -> None:
+    """When vLLM's engine process is killed, its API server lives on for seconds, 500 to all, 503 on /health."""
+    async with rig() as fleet:
+        dying = fleet.engines[0].faults
+        dying.fault, dying.health = "error_event" if stream else "500", 503
+        for _ in range(2):  # one of the two is asked first
+            async with fleet.chat(stream=stream) as answer:
+                text = await answer.text()
+                assert (answer.status, answer.headers["X-Vlfleet-Replica"]) == (200, "r1")
+                assert "error" not in text
+        assert fleet.engines[0].seen.requests == 1
+        assert fleet.unreachable == ["r0"]
+        assert fleet.idle()
+
+
 @pytest.mark.parametrize("fault", ["400", "500"])
 async def test_an_engines_own_error_is_passed_on_and_not_retried(fault: str) -> None:
     async with rig(2) as fleet:

@@ -26,6 +26,7 @@ PASSED_ON = ("Accept", "User-Agent", "traceparent", "tracestate")
 """Headers that reach the engine. The rest stays here: the client's key and cookies, hop-by-hop headers, and those by
 which vLLM would let a client pick a data-parallel rank."""
 SLICE_BYTES = 256 << 10
+HEALTH_SECONDS = 1.0
 UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
@@ -119,8 +120,25 @@ async def send(exchange: Exchange, replica: Replica) -> web.StreamResponse:
         seconds = gateway.limits.first_byte_seconds
         raise Unanswered(ApiError(504, "timeout", f"{replica.name} gave no answer within {seconds} s")) from None
     except (aiohttp.ClientError, ConnectionError):
-        message = f"{replica.name} died before it answered request {exchange.request[REQUEST_ID]}; send it again"
-        raise Unanswered(ApiError(502, "replica_died", message), unreachable=True) from None
+        raise died(exchange, replica) from None
+
+
+def died(exchange: Exchange, replica: Replica) -> Unanswered:
+    message = f"{replica.name} died before it answered request {exchange.request[REQUEST_ID]}; send it again"
+    return Unanswered(ApiError(502, "replica_died", message), unreachable=True)
+
+
+async def healthy(exchange: Exchange, replica: Replica) -> bool:
+    """Whether an engine that has just reported an error can go on. When vLLM's engine process dies, its API server
+    lives some seconds longer, answers 500 to everything, and 503 to /health."""
+    headers, timeout = upstream_headers(exchange, replica), aiohttp.ClientTimeout(total=HEALTH_SECONDS)
+    del headers["Content-Length"]
+    try:
+        url = f"{replica.base_url}/health"
+        async with exchange.gateway.session.get(url, headers=headers, timeout=timeout) as answer:
+            return answer.status == 200
+    except (TimeoutError, aiohttp.ClientError, ConnectionError):
+        return False
 
 
 def upstream_headers(exchange: Exchange, replica: Replica) -> dict[str, str]:
@@ -159,6 +177,8 @@ async def pass_whole(exchange: Exchange, replica: Replica, upstream: aiohttp.Cli
     if status in (401, 403):
         message = f"{replica.name} does not take the fleet's key; another program may listen on its port"
         raise Unanswered(ApiError(502, "replica_refused", message), sent=False)
+    if status >= 500 and not await healthy(exchange, replica):
+        raise died(exchange, replica)
     if not content_type.startswith("application/json") or (status == 200 and body[:1] not in (b"{", b"[")):
         raise Unanswered(ApiError(502, "bad_answer", f"{replica.name} answered {status} with no JSON"))
     replica.served += status == 200
@@ -183,6 +203,8 @@ async def pass_stream(exchange: Exchange, replica: Replica, upstream: aiohttp.Cl
         first = b""
     if not first:
         raise Unanswered(ApiError(502, "bad_answer", f"{replica.name} sent a stream without events"))
+    if first.startswith(b'data: {"error"') and not await healthy(exchange, replica):
+        raise died(exchange, replica)
     exchange.begin()
     metrics = exchange.gateway.metrics
     metrics.time_to_first_token.labels(replica.name).observe(time.perf_counter() - exchange.started)
