@@ -52,6 +52,9 @@ class _Draft:
     finished: list[Request] = field(default_factory=list)
     images: list[int] = field(default_factory=list)
     seen: list[tuple[Request, int]] = field(default_factory=list)
+    starved: int = 0
+    """Decoding requests for which no token was left."""
+    starved_context: int = 0
 
 
 class EngineState:
@@ -85,15 +88,14 @@ class EngineState:
         number = self._number
         preemptions = self.preemptions
         self._make_room_for_decodes()
-        draft = _Draft(self.limits.max_num_batched_tokens - self._decoding, self.limits.encoder_tokens)
-        for request in list(self._prompts.values()):
-            if draft.budget <= 0:
-                break
-            if request.number in self._prompts:
-                self._go_on(request, draft)
+        draft = _Draft(self.limits.max_num_batched_tokens, self.limits.encoder_tokens)
+        if self._prompts:
+            self._go_on(draft)
+        else:
+            draft.budget -= self._decoding
         if self.preemptions == preemptions:
             self._admit(draft)
-        decodes, context = self._decoding, self._context
+        decodes, context = self._decoding - draft.starved, self._context - draft.starved_context
         if not decodes and not draft.tokens:
             return None
         self._number += 1
@@ -152,6 +154,19 @@ class EngineState:
         """The step, modulo a block, in which it needs a block: when its length so far is a multiple of one."""
         return (request.turn + 1 - request.prompt_tokens) % BLOCK_TOKENS
 
+    def _wait_a_step(self, request: Request) -> int:
+        """It decodes nothing in this step, so that all it does comes one step later; its tokens so far."""
+        tokens = request.prompt_tokens + self._number - request.turn
+        place = self._place(request)
+        if place == self._number % BLOCK_TOKENS:
+            self.kv.held -= 1
+        request.turn += 1
+        self._needs[place] -= 1
+        self._needs[self._place(request)] += 1
+        last = request.turn + request.output_tokens - 1
+        self._last.setdefault(last, []).append((request, request.turn))
+        return tokens
+
     def _stop_decoding(self, request: Request, number: int) -> None:
         """Takes it from the sums; it has been in all steps before `number`."""
         first = request.turn + request.generated
@@ -165,7 +180,19 @@ class EngineState:
 
     # Prompts
 
-    def _go_on(self, request: Request, draft: _Draft) -> None:
+    def _go_on(self, draft: _Draft) -> None:
+        """Running requests in their order: a prompt that takes the whole step leaves nothing to those after it."""
+        for request in list(self.running.values()):
+            if request.is_decoding:
+                if draft.budget > 0:
+                    draft.budget -= 1
+                else:
+                    draft.starved += 1
+                    draft.starved_context += self._wait_a_step(request)
+            elif request.number in self._prompts and draft.budget > 0:
+                self._continue(request, draft)
+
+    def _continue(self, request: Request, draft: _Draft) -> None:
         """More of a prompt that was begun."""
         new = min(request.want - request.computed, draft.budget)
         new, images = self._pictures(request, request.computed, new, draft)
@@ -180,7 +207,8 @@ class EngineState:
         while self.waiting and draft.budget > 0 and len(self.running) < self.limits.max_num_seqs:
             request = self.waiting[0]
             runs = request.runs[: self.kv.found(request.runs)]
-            cached = sum(blocks for _, blocks in runs) * BLOCK_TOKENS
+            while (cached := sum(blocks for _, blocks in runs) * BLOCK_TOKENS) >= request.want:
+                runs = runs[:-1]
             new = min(request.want - cached, draft.budget)
             new, images = self._pictures(request, cached, new, draft)
             blocks = -(-request.want // BLOCK_TOKENS) - cached // BLOCK_TOKENS  # scheduler_reserve_full_isl
