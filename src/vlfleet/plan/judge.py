@@ -157,7 +157,7 @@ def fitted(bench: Bench, candidate: Candidate) -> tuple[Candidate, MemoryPlan]:
 
 
 def _largest(fits: Callable[[int], bool], guess: int) -> int:
-    """The largest number up to 99 that fits, where every smaller one does too; 0: none. A near guess saves questions."""
+    """The largest number up to 99 that fits, where every smaller one does too; 0: none. A near guess is quick."""
     low, high, step = 0, 99, 1
     if guess and fits(guess):
         low = guess

@@ -126,6 +126,7 @@ def _qwen3(text: dict[str, Any], tied: bool, vision_mlp: int) -> dict[str, Any]:
     if experts:
         nested |= {"intermediate_size": 3 * hidden, "num_experts": 128, "num_experts_per_tok": 8}
         nested |= {"moe_intermediate_size": inner, "decoder_sparse_step": 1, "mlp_only_layers": []}
+        nested["norm_topk_prob"] = True  # vLLM reads it without a default
     vision = {
         "depth": 24 if small else 27, "hidden_size": 1024 if small else 1152, "intermediate_size": vision_mlp,
         "num_heads": 16, "in_channels": 3, "out_hidden_size": hidden, "patch_size": 16, "spatial_merge_size": 2,

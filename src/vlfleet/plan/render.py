@@ -197,11 +197,11 @@ def _after(value: Any, depth: int) -> str:
     """What follows a key."""
     if isinstance(value, dict | list) and value:
         return "\n" + yaml(value, depth + 1)
-    return f" {json.dumps(value)}\n"
+    return f" {json.dumps(value, ensure_ascii=False)}\n"
 
 
 def _item(value: Any, depth: int) -> str:
     """What follows a dash."""
     if isinstance(value, dict) and value:
         return " " + yaml(value, depth + 1).lstrip(" ")
-    return f" {json.dumps(value)}\n"
+    return f" {json.dumps(value, ensure_ascii=False)}\n"

@@ -41,7 +41,7 @@ def head(plan: Plan) -> list[str]:
     billions = inputs.model.shape.parameters / 1e9
     link = f", {plan.link.label}" if plan.link is not None else ""
     return [
-        f"{inputs.model.name} ({billions:.1f} B, {inputs.model.quantised}; from {inputs.model.source})",
+        *folded("", f"{inputs.model.name} ({billions:.1f} B, {inputs.model.quantised}; from {inputs.model.source})"),
         f"{count} x {gpu.name} of {inputs.device.total_bytes / GIB:.1f} GiB{link}; vLLM {inputs.version}",
         *folded("demand: ", demand_line(inputs.workload)),
     ]

@@ -61,7 +61,7 @@ def search(inputs: Inputs, *, finalists: int = FINALISTS, only: Sequence[Layout]
 
 
 def weigh(
-    bench: Bench, predict: Predict = steady, only: Sequence[Layout] = ()
+    bench: Bench, predict: Predict | None = steady, only: Sequence[Layout] = ()
 ) -> tuple[list[Judged], tuple[Judged, ...]]:
     """Everything that fits, with its speed; and one refusal for each layout of which nothing does."""
     inputs = bench.inputs
@@ -101,7 +101,7 @@ def _numbers(layout: Candidate, only: Sequence[Layout]) -> tuple[int, ...]:
     return tuple(sorted({replicas for *cut, replicas in only if tuple(cut) == sizes}))
 
 
-def _sized(bench: Bench, layout: Candidate, predict: Predict, numbers: Sequence[int]) -> Iterable[Judged]:
+def _sized(bench: Bench, layout: Candidate, predict: Predict | None, numbers: Sequence[int]) -> Iterable[Judged]:
     """The layout with every number of replicas and every size of a step; the smallest one comes first."""
     inputs, wanted = bench.inputs, needs(bench.inputs)
     for replicas in numbers or range(1, len(inputs.machine.gpus) // layout.world_size + 1):
