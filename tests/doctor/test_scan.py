@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -301,6 +302,16 @@ def test_a_log_cut_off_in_front_still_names_the_cause(count: int) -> None:
     found = diagnose(lines(file)[count:])
     assert found is not None
     assert found.rule == "kv-cache-too-small-for-length"
+
+
+def test_a_log_is_never_held_whole() -> None:
+    """20,000 lines of 1 KB are 20 MB; a few hundred KB stay, the last frames of a traceback."""
+    frame = '(Worker_TP0 pid=1) ERROR 11-21 02:36:07 [x.py:1]   File "x.py", line {}, in f' + "x" * 1000
+    tracemalloc.start()
+    examine(frame.format(number) for number in range(20_000))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 2_000_000
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 _MOST_CHARACTERS = 16 << 10
 """The longest line that vLLM 0.32 writes, its list of architectures, has 11 KiB."""
 _OUTER = re.compile(
-    r"^(?:> )*"
-    r"(?:[\w.-]+ +\| )?"  # docker compose, `vlfleet logs`
+    r"^(?:>(?: |$))*"
+    r"(?:[\w.-]+ +\|(?: |$))?"  # docker compose, `vlfleet logs`
     r"(?:\[?\d{4}-\d\d-\d\d[T ][\d:.,]+(?:Z|[+-]\d\d:?\d\d)?\]?"  # docker, Kubernetes, journald
     r"(?: (?:stdout|stderr) [FP]| \| \w+ \| \w+ \|| +>>)?(?: |$))?"
 )
