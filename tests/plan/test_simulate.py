@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tests.plan.measured_h200 import PICTURE, SERVED
 from vlfleet.plan.demand import PRESETS, ImageSize, Picture, Workload, demand
 from vlfleet.plan.simulate import poisson, share_of, simulate
-from vlfleet.plan.simulate_engine import EngineState, Limits, Step
+from vlfleet.plan.simulate_engine import EngineState
 from vlfleet.plan.simulate_replica import Replica
 from vlfleet.plan.simulate_requests import Image, Request, draw
+from vlfleet.plan.simulate_step import Limits, Step
 from vlfleet.plan.speed import API_SERVER, GPU
 
 SMALL = Picture(ImageSize(100, 100), 1.0, 16, 64)

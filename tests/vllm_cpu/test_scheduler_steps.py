@@ -14,8 +14,9 @@ import pytest
 from vlfleet import demo
 from vlfleet.plan.demand import ImageSize, Picture
 from vlfleet.plan.simulate_caches import BLOCK_TOKENS
-from vlfleet.plan.simulate_engine import EngineState, Limits
+from vlfleet.plan.simulate_engine import EngineState
 from vlfleet.plan.simulate_requests import Image, Request
+from vlfleet.plan.simulate_step import Limits
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 

@@ -8,53 +8,11 @@ When no block of the KV cache is left, the request that came last starts again.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 
 from vlfleet.plan.simulate_caches import BLOCK_TOKENS, EncoderCache, KvCache
 from vlfleet.plan.simulate_requests import Request
+from vlfleet.plan.simulate_step import Draft, Limits, Step
 from vlfleet.plan.speed_step import Batch
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What bounds a step and what an engine can hold, by vLLM's names."""
-
-    max_num_batched_tokens: int
-    max_num_seqs: int
-    encoder_tokens: int
-    """Visual tokens of one step, and of the encoder cache (`compute_mm_encoder_budget`)."""
-    kv_cache_tokens: int
-
-
-@dataclass
-class Step:
-    """What was decided for one step, and who must hear of its end."""
-
-    number: int
-    batch: Batch
-    tokens: int = 0
-    """Tokens of answers."""
-    firsts: list[Request] = field(default_factory=list)
-    ends: list[tuple[Request, int]] = field(default_factory=list)
-    """Requests whose last token this is, as they were then (`Request.turn`): a preempted one is no longer the same."""
-    seen: list[tuple[Request, int]] = field(default_factory=list)
-    """Pictures that are wholly in the KV cache after it."""
-
-
-@dataclass
-class _Draft:
-    """A step while it is filled."""
-
-    budget: int
-    encoder_budget: int
-    tokens: int = 0
-    pairs: float = 0.0
-    finished: list[Request] = field(default_factory=list)
-    images: list[int] = field(default_factory=list)
-    seen: list[tuple[Request, int]] = field(default_factory=list)
-    starved: int = 0
-    """Decoding requests for which no token was left."""
-    starved_context: int = 0
 
 
 class EngineState:
@@ -88,7 +46,7 @@ class EngineState:
         number = self._number
         preemptions = self.preemptions
         self._make_room_for_decodes()
-        draft = _Draft(self.limits.max_num_batched_tokens, self.limits.encoder_tokens)
+        draft = Draft(self.limits.max_num_batched_tokens, self.limits.encoder_tokens)
         if self._prompts:
             self._go_on(draft)
         else:
@@ -180,7 +138,7 @@ class EngineState:
 
     # Prompts
 
-    def _go_on(self, draft: _Draft) -> None:
+    def _go_on(self, draft: Draft) -> None:
         """Running requests in their order: a prompt that takes the whole step leaves nothing to those after it."""
         for request in list(self.running.values()):
             if request.is_decoding:
@@ -192,7 +150,7 @@ class EngineState:
             elif request.number in self._prompts and draft.budget > 0:
                 self._continue(request, draft)
 
-    def _continue(self, request: Request, draft: _Draft) -> None:
+    def _continue(self, request: Request, draft: Draft) -> None:
         """More of a prompt that was begun."""
         new = min(request.want - request.computed, draft.budget)
         new, images = self._pictures(request, request.computed, new, draft)
@@ -203,7 +161,7 @@ class EngineState:
                 return
         self._take(request, new, images, draft)
 
-    def _admit(self, draft: _Draft) -> None:
+    def _admit(self, draft: Draft) -> None:
         while self.waiting and draft.budget > 0 and len(self.running) < self.limits.max_num_seqs:
             request = self.waiting[0]
             runs = request.runs[: self.kv.found(request.runs)]
@@ -228,7 +186,7 @@ class EngineState:
                 raise AssertionError("blocks were counted wrongly")
             self._take(request, new, images, draft)
 
-    def _pictures(self, request: Request, start: int, new: int, draft: _Draft) -> tuple[int, list[int]]:
+    def _pictures(self, request: Request, start: int, new: int, draft: Draft) -> tuple[int, list[int]]:
         """How many of `new` tokens from `start` can be computed, and the pictures that the vision tower must see."""
         images: list[int] = []
         promised = 0
@@ -247,7 +205,7 @@ class EngineState:
             images.append(index)
         return new, images
 
-    def _take(self, request: Request, new: int, images: list[int], draft: _Draft) -> None:
+    def _take(self, request: Request, new: int, images: list[int], draft: Draft) -> None:
         """Puts `new` tokens of a prompt, and these pictures of it, into the step."""
         for index in images:
             image = request.images[index]

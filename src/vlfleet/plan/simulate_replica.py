@@ -9,9 +9,10 @@ from functools import partial
 from itertools import count
 
 from vlfleet.plan.operators import Operator
-from vlfleet.plan.simulate_engine import EngineState, Step
+from vlfleet.plan.simulate_engine import EngineState
 from vlfleet.plan.simulate_host import Host
 from vlfleet.plan.simulate_requests import Request
+from vlfleet.plan.simulate_step import Step
 from vlfleet.plan.speed import API_SERVER, GIB, GPU, PREPROCESSING, TRANSFER, Setup
 
 IN_FLIGHT = 2

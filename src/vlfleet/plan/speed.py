@@ -11,7 +11,7 @@ from vlfleet.hardware.machine import Link
 from vlfleet.plan.demand import Picture, Workload, pictures
 from vlfleet.plan.operators import Clock, Operator, wire_of
 from vlfleet.plan.shape import ModelShape
-from vlfleet.plan.simulate_engine import Limits
+from vlfleet.plan.simulate_step import Limits
 from vlfleet.plan.speed_coefficients import Coefficients, coefficients_of
 from vlfleet.plan.speed_step import StepClock
 from vlfleet.plan.speed_work import Cut, Work
