@@ -184,7 +184,7 @@ def _qwen3(model: Published) -> dict[str, Any]:
         "hidden_act": "silu",
         "hidden_size": model.hidden,
         "initializer_range": 0.02,
-        "intermediate_size": 6144 if moe else model.intermediate,
+        "intermediate_size": 3 * model.hidden if moe else model.intermediate,
         "max_position_embeddings": 262144,
         "model_type": f"{model.model_type}_text",
         "num_attention_heads": model.heads,
@@ -196,7 +196,8 @@ def _qwen3(model: Published) -> dict[str, Any]:
         "use_cache": True,
         "vocab_size": model.vocab,
     }
-    experts = {"decoder_sparse_step": 1, "mlp_only_layers": [], "num_experts": 128, "num_experts_per_tok": 8}
+    experts = {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True}
+    experts |= {"num_experts": 128, "num_experts_per_tok": 8}
     vision = {
         "deepstack_visual_indexes": [5, 11, 17] if small else [8, 16, 24],
         "depth": 24 if small else 27,
