@@ -1,4 +1,4 @@
-"""The bundled model in bf16 and int4 in the real vLLM at TP 2: refused or served wrong before `pad`, right after.
+"""The bundled model in the real vLLM at TP 2: in int4 refused or served wrong before `pad`, right after; and in FP8.
 
 640 neurons are five groups of 128: two ranks cut the third. What vLLM 0.32 does then depends on where it runs: with
 CUDA it refuses AWQ and GPTQ (benchmarks/pad_gpu.py); on the CPU it refuses compressed-tensors, but serves AWQ and GPTQ
@@ -18,6 +18,7 @@ from tests.quantisers import Format, quantise_checkpoint
 from tests.vllm_cpu.fleet import VLLM, content
 from vlfleet import demo
 from vlfleet.checkpoint.pad import pad
+from vlfleet.checkpoint.quantise import plan_quantise, write_quantised
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
 
@@ -30,7 +31,7 @@ JOBS = (
     ("bf16", 1), ("bf16 padded", 2),
     ("awq", 1), ("awq", 2), ("awq padded", 1), ("awq padded", 2),
     ("gptq", 1), ("gptq padded", 2),
-    ("packed", 2), ("packed padded", 2),
+    ("packed", 2), ("packed padded", 2), ("fp8", 2),
 )  # fmt: skip
 Results = dict[tuple[str, int], dict[str, Any]]
 
@@ -51,6 +52,8 @@ def results(tmp_path_factory: pytest.TempPathFactory, logs: Path) -> Results:
         plan = pad(source, folder / f"{name} padded", 2, group_size=128)
         assert (plan.before, plan.after) == (640, 768)
         models[f"{name} padded"] = folder / f"{name} padded"
+    write_quantised(plan_quantise(models["bf16"], "fp8", 2), folder / "fp8")
+    models["fp8"] = folder / "fp8"
     (folder / "questions").write_text(json.dumps([content(question) for question in demo.QUESTIONS]))
     jobs = [
         {"model": str(models[name]), "tp": tp, "dtype": "bfloat16", "log": str(logs / f"{name}.{tp}")}
@@ -116,6 +119,6 @@ def test_the_formats_agree(results: Results) -> None:
 
 
 def test_what_the_demo_expects_is_said(results: Results) -> None:
-    for name in ("bf16 padded", "awq padded", "gptq padded", "packed padded"):
+    for name in ("bf16 padded", "awq padded", "gptq padded", "packed padded", "fp8"):
         for question, answer in zip(demo.QUESTIONS, answers(results, name, 2), strict=True):
             assert demo.matches(question.expected, answer), (name, answer)

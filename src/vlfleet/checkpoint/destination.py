@@ -117,7 +117,7 @@ def building(
             is too small, now or later. Exit code 1: somebody else is building it, or the system refuses.
     """
     target = Path(os.path.abspath(target.expanduser()))  # noqa: PTH100 - resolve() would follow a link called target
-    _check(target, source)
+    check(target, source)
     partial = target.parent / f".{target.name}.partial"
     with explained(target):
         if _is_foreign(partial):
@@ -137,7 +137,12 @@ def building(
             yield Destination(target, partial, journal, report)
 
 
-def _check(target: Path, source: Path) -> None:
+def check(target: Path, source: Path) -> None:
+    """Whether `target` can be made, as far as that is known before.
+
+    Raises:
+        VlfleetError: exit code 2; see `building`.
+    """
     if os.path.lexists(target):
         raise _exists(target)
     if not target.parent.is_dir():

@@ -80,7 +80,7 @@ def plan_pad(source: Path, tp: int, group_size: int | None = None) -> PadPlan:
         source=source,
         config=with_size(read_json(source / "config.json"), after),
         shards={shard: tuple(grown.get(t.name) or copied(t) for t in tensors) for shard, tensors in shards.items()},
-        changed=frozenset(shard for shard, tensors in shards.items() if any(t.name in grown for t in tensors)),
+        changed=frozenset({t.file for linear in mlp for t in linear.tensors.values()} if after > before else ()),
     )
     return PadPlan(
         source=source,
@@ -176,7 +176,7 @@ def _padded(linear: Linear, scheme: Scheme, size: int) -> list[Planned]:
     return grow(linear, scheme, linear.outputs if down else size, size if down else linear.inputs)
 
 
-def notes_for(config: Mapping[str, Any], tp: int, rewrite: Rewrite) -> Iterable[str]:
+def notes_for(config: Mapping[str, Any], tp: int, rewrite: Rewrite | None = None) -> Iterable[str]:
     """What padding the language model leaves to be said: the vision tower, and files that were not taken along."""
     vision = config["vision_config"]
     sizes = {"heads": vision.get("num_heads", 16), "MLP neurons": vision.get("intermediate_size") or tp}
@@ -184,7 +184,7 @@ def notes_for(config: Mapping[str, Any], tp: int, rewrite: Rewrite) -> Iterable[
         if isinstance(size, int) and size % tp:
             yield f"the vision tower's {size} {name} cannot be cut for TP {tp}: start with --mm-encoder-tp-mode data"
             break
-    if rewrite.left_out:
+    if rewrite and rewrite.left_out:
         yield f"not taken along: {', '.join(rewrite.left_out)}"
 
 

@@ -24,7 +24,7 @@ class Rewrite:
     """What a new checkpoint will hold."""
 
     source: Path
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] = field(repr=False)
     """config.json."""
     shards: Mapping[Path, tuple[Planned, ...]] = field(repr=False)
     """Every safetensors file of the source, with the tensors that the file of that name will hold."""

@@ -9,6 +9,7 @@ from vlfleet.cli import (
     checkpoint_lint,
     checkpoint_normalise,
     checkpoint_pad,
+    checkpoint_quantise,
     checkpoint_verify,
 )
 
@@ -23,3 +24,4 @@ app.command()(checkpoint_verify.verify)
 app.command()(checkpoint_lint.lint)
 app.command()(checkpoint_normalise.normalise)
 app.command()(checkpoint_pad.pad)
+app.command()(checkpoint_quantise.quantise)
