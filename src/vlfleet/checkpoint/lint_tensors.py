@@ -12,7 +12,8 @@ from vlfleet.checkpoint.quantization_claim import disagreements, read_claim
 from vlfleet.checkpoint.verify_structure import Kind, Problem, check_index
 from vlfleet.checkpoint.writer import metadata_of
 
-_SIZES = (2, 4, 8, 16)
+_SIZES = (2, 4, 8)
+"""Of one machine."""
 _NESTED = ("model.language_model.", "model.visual.")
 _FORMATS = ("pt", "tf", "flax", "mlx")
 """What transformers 4 accepts in a safetensors file (modeling_utils.py, load_state_dict)."""
@@ -56,17 +57,21 @@ def _drops_neurons(evidence: Evidence) -> Found:
     if "num_experts" in contents.text:
         return
     said, start = size(contents.text, "intermediate_size"), text_prefix(contents.family)
-    quantization = evidence.quantization
-    sizes = {module.name: module.out_features for module in quantization.modules} if quantization else {}
-    sizes |= {
-        name.removesuffix(".weight"): tensor.shape[0]
-        for name, tensor in contents.by_hub_name.items()
-        if name.endswith(".mlp.gate_proj.weight") and name.startswith(f"{start}layers.") and tensor.shape
-    }
-    for module, rows in sizes.items():
-        if module.endswith(".mlp.gate_proj") and module.startswith(f"{start}layers.") and rows > said:
+    for name, rows in _outputs(evidence).items():
+        if name.startswith(f"{start}layers.") and name.endswith(".mlp.gate_proj") and rows > said:
             yield "config.json", f"says intermediate_size {said}, the tensors have {rows}: {rows - said} neurons lost"
             return
+
+
+def _outputs(evidence: Evidence) -> dict[str, int]:
+    """Outputs of every linear layer, by the tensors; bitsandbytes hides them."""
+    found = {
+        name.removesuffix(".weight"): tensor.shape[0]
+        for name, tensor in evidence.contents.by_hub_name.items()
+        if name.endswith(".weight") and tensor.shape and tensor.dtype != "U8"
+    }
+    modules = evidence.quantization.modules if evidence.quantization else ()
+    return found | {each.name: each.out_features for each in modules if each.scheme.format is not Format.BNB_4BIT}
 
 
 def _shapes(evidence: Evidence) -> Found:
