@@ -22,6 +22,7 @@ from vlfleet.engine.launch import EngineOptions
 from vlfleet.errors import ExitCode, VlfleetError
 
 WIDTH = 100
+HEAVY = ("aiohttp", "torch", "PIL", "rich", "transformers", "numpy", "uvloop", "orjson", "psutil")
 
 
 def vlfleet(*args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -264,3 +265,46 @@ def test_serve_words_name_every_option() -> None:
     assert words[:2] == ["serve", "Qwen/Qwen2.5-VL-72B-Instruct"]
     assert words[words.index("--tensor-parallel-size") + 1] == str(run["tensor_parallel_size"])
     assert json.loads(words[words.index("--mm-processor-kwargs") + 1]) == {"max_pixels": run["options"]["max_pixels"]}
+
+
+@pytest.mark.parametrize("command", ["plan", "render"])
+def test_help_is_light(command: str) -> None:
+    script = f"""
+import sys
+from vlfleet.cli import app
+try:
+    app(["{command}", "--help"], prog_name="vlfleet")
+except SystemExit as end:
+    assert end.code == 0
+print("vlfleet.plan" in sys.modules, *(set({HEAVY!r}) & {{name.partition(".")[0] for name in sys.modules}}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split() == ["False"]
+
+
+def test_auto_plans_for_the_gpus_that_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two H200 of which a stranger holds one: the other is planned for, and the busy one is named."""
+    from dataclasses import replace
+
+    from vlfleet.cli.plan_inputs import machine_of
+    from vlfleet.hardware import probe
+    from vlfleet.hardware.catalogue import imagined_machine, parse_gpus
+    from vlfleet.hardware.machine import GpuProcess
+
+    found = imagined_machine(parse_gpus("2xH200"))
+    one = replace(found.gpus[0], name="NVIDIA H200")
+    busy = replace(
+        found.gpus[1], name="NVIDIA H200", free_bytes=1 << 30, processes=(GpuProcess(7, "python", 130 << 30),)
+    )
+    machine = replace(found, gpus=(one, busy), host_memory_bytes=256 << 30)
+    monkeypatch.setattr(probe, "probe", lambda: machine)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    free, kinds, said = machine_of("auto", [], None)
+    assert [gpu.index for gpu in free.gpus] == [0]
+    assert {index: model.name for index, model in kinds.items()} == {0: "H200"}
+    assert len(said) == 1
+    assert "python (pid 7) holds 130.0 GiB" in said[0]
+    monkeypatch.setattr(probe, "probe", lambda: replace(machine, gpus=(busy,)))
+    with pytest.raises(VlfleetError) as caught:
+        machine_of("auto", [], None)
+    assert caught.value.exit_code == ExitCode.DOES_NOT_FIT

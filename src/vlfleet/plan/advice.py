@@ -70,7 +70,7 @@ def in_int4(inputs: Inputs) -> Change | None:
         model = of_config(name, released(config, Release.AWQ), "its int4 release")
     except VlfleetError:
         return None
-    what = "an int4 checkpoint (the AWQ release, or `vlfleet checkpoint quantise`)"
+    what = "an int4 checkpoint (its AWQ release, or `vlfleet checkpoint quantise SRC DST --scheme awq`)"
     return Change(what, replace(inputs, model=model, quantise="none"))
 
 

@@ -9,6 +9,7 @@ from vlfleet.plan.advice import nearest_change, what_would_fit
 from vlfleet.plan.candidates import batched_tokens, filled, layouts, needs, quantisations
 from vlfleet.plan.demand import Workload
 from vlfleet.plan.explain_gains import gains
+from vlfleet.plan.explain_notes import notes
 from vlfleet.plan.judge import Bench, Predict, gpu_refusal, judge, legal
 from vlfleet.plan.plan import Candidate, Inputs, Judged, Plan
 from vlfleet.plan.simulate import simulate
@@ -189,23 +190,3 @@ def _told_once(bench: Bench, refused: Iterable[Judged]) -> tuple[Judged, ...]:
         seen.setdefault(key, judged)
     told = sorted(seen.values(), key=lambda judged: judged.candidate.tensor_parallel_size.bit_count() > 1)
     return tuple(nearest_change(bench, judged) for judged in told)
-
-
-def notes(inputs: Inputs, chosen: Judged) -> tuple[str, ...]:
-    """What a person should know before starting it."""
-    found = []
-    if chosen.candidate.quantization:
-        found.append(
-            f"--quantization {chosen.candidate.quantization} changes the numbers: check answers on your own data"
-        )
-    if not chosen.in_time and chosen.speed:
-        share = f"{100 * chosen.speed.within_slo:.0f} %"
-        found.append(f"the SLO is not met: {share} of the requests are in time; fewer at once or more GPUs would help")
-    if inputs.calibration.gpu == "":
-        found.append("memory and speed are not calibrated on this GPU: `vlfleet calibrate` measures it in two minutes")
-    if (0, 25, 0) <= inputs.release < (0, 27, 0) and not chosen.candidate.flags.runner:
-        found.append(
-            f"vLLM {inputs.version} sizes its KV cache without the vision tower (PR #48469): "
-            f"--gpu-memory-utilization {chosen.candidate.flags.gpu_memory_utilization} leaves it room"
-        )
-    return tuple(found)
