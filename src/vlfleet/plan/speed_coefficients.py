@@ -3,7 +3,7 @@
 Three kinds of coefficients, by where their default comes from:
 
 prior     of GPUs in general: fits on AIConfigurator's measured operators (ai-dynamo/aiconfigurator, Apache-2.0)
-host      CPU seconds of vLLM 0.32's and transformers 5's own code on one core (AMD EPYC, one thread)
+host      CPU seconds of vLLM 0.32's and transformers 5's own code on one core, by benchmarks/host_costs.py
 fitted    on `FITTED_ROWS`, vLLM 0.26 with Qwen2.5-VL-7B on an H200, by `calibrate.fit`
 """
 
@@ -81,7 +81,8 @@ class Coefficients:
     feed_seconds_per_byte: float = 1.5e-10
     """Host; pixels are copied twice on their way to the GPU (concatenated, and into pinned memory)."""
     transfer_seconds_per_byte: float = 7.1e-10
-    """Host; pixels from API server to engine (msgpack over a local socket: 16.5 ms for 23 MB)."""
+    """Host; pixels from API server to engine (msgpack over a local socket). 0.25 to 0.91 in three runs on a busy
+    machine; 0.71 is what the difference of new and known pictures on the H200's host leaves."""
     decode_seconds_per_pixel: float = 4.1e-9
     """Host; Pillow, JPEG quality 92."""
     hash_seconds_per_pixel: float = 0.95e-9
