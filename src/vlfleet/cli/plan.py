@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -67,6 +68,9 @@ def plan(
     ] = None,
     explain: Annotated[str | None, _option(help="memory, speed, or the name of a term.")] = None,
     prove: Annotated[bool, typer.Option("--prove", help="Let vLLM itself, or its table, confirm it.")] = False,
+    svg: Annotated[
+        Path | None, _option(metavar="FILE", help="Draw the memory of each GPU; further fleets get FILE with a number.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Choose quantisation, layout and flags for a model on GPUs, and say why. No GPU is touched.
@@ -129,9 +133,25 @@ def plan(
 
         python = install.find().python if install.exists() else None
         found = tuple(proved(each, python) for each in found)
+    if svg:
+        _draw(found, svg)
     _print(found, explain, as_json)
     if all(each.chosen is None for each in found):
         raise typer.Exit(3)
+
+
+def _draw(found: tuple[Plan, ...], file: Path) -> None:
+    from vlfleet.errors import ExitCode, VlfleetError
+    from vlfleet.plan.render_svg import svg
+
+    for number, each in enumerate(found, 1):
+        to = file if number == 1 else file.with_stem(f"{file.stem}-{number}")
+        try:
+            to.write_text(svg(each), encoding="utf-8")
+        except OSError as error:
+            raise VlfleetError(
+                f"{to} cannot be written: {error.strerror}", "name another file", ExitCode.USAGE
+            ) from None
 
 
 def _print(found: tuple[Plan, ...], explain: str | None, as_json: bool) -> None:
