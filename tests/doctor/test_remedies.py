@@ -32,6 +32,9 @@ RULES = {
     "ValueError: To serve at least one request with the model's max seq len (32768), (1.75 GiB KV cache is needed,"
     " which is larger than the available KV cache memory (0.5 GiB). Based on the available memory, the estimated"
     " maximum model length is 9361. Try increasing": ("--max-model-len 9360",),
+    # Not even one block is left: no length helps.
+    "ValueError: To serve at least one request with the model's max seq len (32768), (1.75 GiB KV cache is needed,"
+    " which is larger than the available KV cache memory (0.0 GiB). Try increasing": ("less for media",),
     # No estimate: 32768 * 0.5 / 1.75 = 9362.3, on a block 9360.
     "ValueError: To serve at least one request with the model's max seq len (32768), (1.75 GiB KV cache is needed,"
     " which is larger than the available KV cache memory (0.5 GiB). Try increasing": ("--max-model-len 9360",),
@@ -125,6 +128,10 @@ def test_experts_go_in_parallel_or_over_fewer_gpus() -> None:
     assert "--tensor-parallel-size 2 and 2 replicas (768 = 192 x 4" in known.remedy
     assert "pad" not in known.remedy
     assert "multiple of 128, and 192 is not" in unknown.remedy
+    # 200 = 100 x 2 is less than two blocks, and no multiple of one.
+    small = diagnose([ARGUMENTS.format(2), line.replace("192", "100")])
+    assert small is not None
+    assert "no smaller TP keeps 200 = 100 x 2 in blocks of 128 whole: the unquantised checkpoint" in small.remedy
 
 
 def test_what_is_missing_for_the_kv_cache() -> None:

@@ -254,6 +254,8 @@ def test_symptoms_are_for_prose_only() -> None:
     assert diagnose([words]) is not None
     assert diagnose(["(APIServer pid=1) INFO 11-21 02:09:44 [x.py:1] started", words]) is None
     assert diagnose([*["x"] * 50, words]) is None
+    assert diagnose([words, *["x"] * 50]) is None
+    assert diagnose([words, "(APIServer pid=1) INFO 11-21 02:09:44 [x.py:1] started"]) is None
 
 
 def test_a_hang_is_told_from_a_compilation_by_how_long_it_lasts() -> None:
