@@ -76,9 +76,12 @@ def test_the_first_token_may_take_as_long_as_any() -> None:
 
 def test_time_that_the_watcher_slept_does_not_count() -> None:
     pulse, now = lived([("asked", 5.0)])
-    pulse.excuse(60.0)
+    pulse.excuse(60.0, now + 62.0)
     assert pulse.verdict(now + 62.0, TIMING) is Verdict.MOVING
     assert (pulse.silence(now + 62.0), pulse.waited(now + 62.0)) == (7.0, 2.0)
+    pulse.heard(now + 62.0)
+    pulse.excuse(60.0, now + 62.5)
+    assert pulse.silence(now + 62.5) == 0.0  # and never less
 
 
 def test_old_news_are_no_sign_of_life() -> None:

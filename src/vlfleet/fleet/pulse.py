@@ -51,11 +51,11 @@ class Pulse:
         """It has been asked for a token; a second question changes nothing."""
         self.asked_at = self.asked_at or now
 
-    def excuse(self, seconds: float) -> None:
-        """The watcher itself did not run for `seconds`: whatever came meanwhile is only seen now."""
-        self.heard_at += seconds
+    def excuse(self, seconds: float, now: float) -> None:
+        """The watcher itself did not run for `seconds` up to `now`: whatever came meanwhile is only seen now."""
+        self.heard_at = min(self.heard_at + seconds, now)
         if self.asked_at:
-            self.asked_at += seconds
+            self.asked_at = min(self.asked_at + seconds, now)
 
     def silence(self, now: float) -> float:
         """Seconds since the last sign of life."""

@@ -150,7 +150,7 @@ class Watch:
             now = time.monotonic()
             late, looked_at = now - looked_at - timing.watch_seconds, now
             if late > timing.watch_seconds:  # this process itself was stopped or busy
-                self._pulse.excuse(late)
+                self._pulse.excuse(late, now)
             if replica.progress_at > self._pulse.heard_at:
                 self._heard(replica.progress_at)
             if self._pulse.silence(now) >= timing.quiet_seconds:
@@ -173,8 +173,10 @@ class Watch:
 
     def _ask(self, now: float) -> None:
         """For a token; a replica that has requests may also show by its counters that it works on these."""
+        if self._canary and not self._pulse.asked_at:
+            self._canary.cancel()  # of a silence that is over: it may be the one request that is stuck
         self._pulse.asked(now)
-        if self._canary is None or self._canary.done():
+        if self._canary is None or self._canary.done() or self._canary.cancelling():
             self._canary = asyncio.create_task(self._send_canary())
         free = self._count is None or self._count.done()
         if self._replica.in_flight and free and now - self._counted_at >= _COUNT_SECONDS:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 
-from vlfleet.engine.launch import EngineSpec, Failure, Launch, Observation, Placement, Preparation, Value
+from vlfleet.engine.launch import EngineSpec, Failure, FailureKind, Launch, Observation, Placement, Preparation, Value
 from vlfleet.errors import ExitCode, VlfleetError
 
 _PHASE = re.compile(r"^phase: (\S+)")
@@ -66,7 +66,9 @@ class EmbeddedEngine:
         """What the engine itself explained, else the last line of a traceback."""
         for line in lines:
             if match := _ERROR.match(line):
-                return Failure(match[1], match[2], retry=match[1].startswith("port "))
+                port = match[1].startswith("port ")
+                kind = FailureKind.PORT if port else FailureKind.UNKNOWN
+                return Failure(match[1], match[2], retry=port, kind=kind)
         if any(line.startswith("Traceback") for line in lines):
             last = next((line for line in reversed(lines) if re.match(r"^[\w.]+(Error|Exception)\b", line)), "")
             return Failure(last or "the engine crashed", "see `vlfleet logs`")
