@@ -48,3 +48,13 @@ def test_host_memory() -> None:
 
 def test_smaller_pictures_are_told() -> None:
     assert said("scaled down", "Qwen2.5-VL-7B", "1xH200", max_pixels=200_704)
+
+
+def test_a_rate_that_is_too_high_is_told_and_not_simulated() -> None:
+    flood = demand(None, request_rate=5000.0)
+    plan = search(ask("Qwen2.5-VL-7B", "1xRTX4090", flood))
+    assert plan.chosen is not None
+    assert plan.chosen.speed is not None
+    assert not plan.chosen.speed.simulated
+    assert any("the queue grows" in note for note in plan.notes)
+    assert not said("the queue grows", "Qwen2.5-VL-7B", "1xH200", workload=demand(None, request_rate=1.0))

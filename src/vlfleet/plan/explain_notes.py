@@ -11,6 +11,8 @@ from vlfleet.plan.terms import GIB
 
 _MOST_HOST = 0.9
 """Of the host's memory, for the processes of all replicas."""
+_REACHED = 0.97
+"""Of the rate that is asked for: nearer to it is as good as reached."""
 _MEASURED_GPU = "H200"
 """The one that the built-in coefficients were fitted on."""
 
@@ -25,6 +27,9 @@ def _notes(inputs: Inputs, chosen: Judged) -> Iterator[str]:
     if speed is not None and not chosen.in_time:
         share = f"{100 * speed.within_slo:.0f} %"
         yield f"the SLO is not met: {share} of the requests are in time; fewer at once or more GPUs would help"
+    rate = inputs.workload.request_rate
+    if speed is not None and rate is not None and speed.requests_per_second < _REACHED * rate:
+        yield f"{rate:g} requests/s are more than it answers: {speed.requests_per_second:.3g}; the queue grows for ever"
     if candidate.quantization:
         yield f"--quantization {candidate.quantization} changes the numbers: check answers on your own data"
     if inputs.kv_cache_dtype != "auto":

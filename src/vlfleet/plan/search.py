@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from vlfleet.plan.advice import nearest_change, what_would_fit
 from vlfleet.plan.candidates import batched_tokens, filled, layouts, needs, quantisations
-from vlfleet.plan.demand import Workload
 from vlfleet.plan.explain_gains import gains
 from vlfleet.plan.explain_notes import notes
 from vlfleet.plan.judge import Bench, Predict, gpu_refusal, judge, legal
 from vlfleet.plan.plan import Candidate, Inputs, Judged, Plan
 from vlfleet.plan.simulate import simulate
-from vlfleet.plan.speed import Setup, Speed
 from vlfleet.plan.speed_steady import steady
 
 Layout = tuple[int, int, int]
 """Tensor-parallel size, pipeline-parallel size, replicas."""
 FINALISTS, CLOSE = 3, 0.75
 """Layouts that are simulated at most, and the share of the best figure that one must have in closed form for that."""
-SIMULATED_REQUESTS = 200
+LEAST_REQUESTS, MOST_REQUESTS, SIMULATED_STEPS = 20, 200, 10_000
+"""Of one simulation: a 95th percentile wants 20 requests; a step takes 20 microseconds."""
 NEAR, SAME = 0.97, 0.995
 """Of the best figure: between layouts, what is nearer than the models are good is decided by simplicity; within one,
 only what is as good as equal."""
@@ -44,7 +44,7 @@ def search(inputs: Inputs, *, finalists: int = FINALISTS, only: Sequence[Layout]
     leading = [each for each in ranked[: max(1, finalists)] if only or merit(each, inputs) >= CLOSE * best]
     rest = [each for each in ranked if each not in leading]
     if finalists:
-        leading = rank([again(bench, judged, simulated) for judged in leading], inputs, by_replicas=True)
+        leading = rank([simulated(bench, judged) for judged in leading], inputs, by_replicas=True)
     chosen = leading[0]
     runners = (*leading[1:], *rest)
     worst, _ = bench.farthest(chosen.candidate)
@@ -118,16 +118,15 @@ def _stages_may_help(bench: Bench, layout: Candidate, smallest: int) -> bool:
     return layout.world_size == smallest and bench.farthest(layout)[0] > 0
 
 
-def again(bench: Bench, judged: Judged, predict: Predict) -> Judged:
-    """The same with another prediction."""
-    assert judged.memory is not None
-    speed = predict(bench.setup(judged.candidate, judged.memory), bench.inputs.workload)
-    return replace(judged, speed=speed)
-
-
-def simulated(setup: Setup, workload: Workload) -> Speed:
-    """A short simulation, the same every time."""
-    return simulate(setup, workload, SIMULATED_REQUESTS)
+def simulated(bench: Bench, judged: Judged) -> Judged:
+    """The same with a simulation in place of the closed form: the same every time, and bounded in its steps."""
+    if judged.memory is None or judged.speed is None or math.isinf(judged.speed.ttft.p95):
+        return judged  # more comes than is answered: the queue grows as long as one simulates
+    answer = bench.inputs.workload.output_tokens
+    requests = round(SIMULATED_STEPS * max(1.0, judged.speed.running) / answer)
+    requests = max(LEAST_REQUESTS, min(MOST_REQUESTS, requests))
+    found = simulate(bench.setup(judged.candidate, judged.memory), bench.inputs.workload, requests)
+    return replace(judged, speed=found)
 
 
 def rank(feasible: Sequence[Judged], inputs: Inputs, *, by_replicas: bool = False) -> list[Judged]:
