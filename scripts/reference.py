@@ -72,9 +72,22 @@ def _link(thread: str) -> str:
     return f"[{thread}](https://github.com/{repository}/issues/{number})"
 
 
+def lint() -> str:
+    """The rules of `vlfleet checkpoint lint`."""
+    from vlfleet.checkpoint.lint import RULES
+
+    rows = "\n".join(f"| `{each.code}` | {each.severity} | {each.breaks} | {each.remedy} |" for each in RULES)
+    return (
+        "# What `vlfleet checkpoint lint` knows\n\n"
+        "An error fails, or answers wrongly, in an engine of the last year; a warning only in older ones, at some\n"
+        "tensor-parallel sizes, or costs quality. Quoted words are the engine's.\n\n"
+        f"| rule | severity | breaks | remedy |\n|---|---|---|---|\n{rows}\n"
+    )
+
+
 def main() -> None:
     stale = []
-    for name, write in {"cli.md": cli, "doctor.md": doctor, "embedded.md": embedded}.items():
+    for name, write in {"cli.md": cli, "doctor.md": doctor, "embedded.md": embedded, "lint.md": lint}.items():
         file, text = FOLDER / name, write()
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             stale.append(name)

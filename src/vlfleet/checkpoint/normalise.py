@@ -24,10 +24,10 @@ from vlfleet.checkpoint.normalise_config import normal_config
 from vlfleet.checkpoint.normalise_files import normal_preprocessor, normal_tokenizer, without_nested
 from vlfleet.checkpoint.verify_manifest import JOURNAL, NAME
 from vlfleet.checkpoint.writer import Planned, copied, metadata_of, write_shard
+from vlfleet.checkpoint.writer_checkpoint import is_taken
 from vlfleet.errors import VlfleetError
 
 VIDEO_PREPROCESSOR = "video_preprocessor_config.json"
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
 _FORMATS = ("pt", "tf", "flax", "mlx")
 
 
@@ -217,11 +217,7 @@ def _index(found: Contents, names: dict[str, str]) -> dict[str, Any]:
 def _small_files(found: Contents, contents: dict[str, dict[str, Any]]) -> list[Path]:
     """What lies beside the shards and stays as it is; other weights, hidden files and the old checksums do not."""
     left = {*contents, NAME, NAME + JOURNAL}
-    return sorted(
-        file
-        for file in found.path.iterdir()
-        if file.is_file() and file.suffix not in _WEIGHTS and not file.name.startswith(".") and file.name not in left
-    )
+    return sorted(file for file in found.path.iterdir() if is_taken(file) and file.name not in left)
 
 
 def _told(file: Path, content: dict[str, Any]) -> str:

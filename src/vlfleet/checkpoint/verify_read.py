@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 """Read at once: hashed and looked at while it is still in the core's own cache."""
+LARGE_CHUNK_BYTES = 8 << 20
+"""Read at once when a file has several cores: large enough for all of them to hash a part."""
 AHEAD = 3
-"""Chunks read ahead when there are more cores than files."""
+"""Large chunks that are there at a time: one is read while another is hashed."""
 Report = Callable[[int], None]
 
 
@@ -54,8 +56,8 @@ def read_all(tasks: Sequence[Task], report: Report) -> Iterator[Done]:
     workers = max(1, min(cores(), len(tasks)))
     with ThreadPoolExecutor(workers, thread_name_prefix="verify") as pool:
         try:
-            ahead = AHEAD if len(tasks) < cores() else 0
-            waiting: set[Future[Done]] = {pool.submit(_read, task, ahead, report, stop) for task in tasks}
+            threads = max(1, cores() // workers)
+            waiting: set[Future[Done]] = {pool.submit(_read, task, threads, report, stop) for task in tasks}
             while waiting:
                 finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in finished:
@@ -69,12 +71,12 @@ class _StoppedError(Exception):
     """Nobody waits for the result any more."""
 
 
-def _read(task: Task, ahead: int, report: Report, stop: threading.Event) -> Done:
-    stamp, hasher, scanner = Stamp.of(task.file), blake3(), _scanner(task)
+def _read(task: Task, threads: int, report: Report, stop: threading.Event) -> Done:
+    stamp, hasher, scanner = Stamp.of(task.file), blake3(max_threads=threads), _scanner(task)
     try:
         offset = 0
         with task.file.open("rb", buffering=0) as stream:
-            for chunk in _chunks(stream.fileno(), ahead):
+            for chunk in _chunks(stream.fileno(), ahead=threads > 1):
                 if stop.is_set():
                     raise _StoppedError
                 hasher.update(chunk)
@@ -99,7 +101,7 @@ def _scanner(task: Task) -> Scanner | None:
     return Scanner(task.tensors)
 
 
-def _chunks(descriptor: int, ahead: int) -> Iterator[memoryview]:
+def _chunks(descriptor: int, *, ahead: bool) -> Iterator[memoryview]:
     """The whole file in pieces. Each is overwritten once the next has been asked for."""
     if not ahead:
         buffer = memoryview(bytearray(CHUNK_BYTES))
@@ -108,8 +110,8 @@ def _chunks(descriptor: int, ahead: int) -> Iterator[memoryview]:
         return
     free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
     full: queue.SimpleQueue[tuple[memoryview, int] | OSError] = queue.SimpleQueue()
-    for _ in range(ahead):
-        free.put(memoryview(bytearray(CHUNK_BYTES)))
+    for _ in range(AHEAD):
+        free.put(memoryview(bytearray(LARGE_CHUNK_BYTES)))
     reader = threading.Thread(target=_read_ahead, args=(descriptor, free, full), name="read-ahead", daemon=True)
     reader.start()
     try:
