@@ -1,7 +1,7 @@
 """Real int4 kernels on padded checkpoints: Qwen2.5-VL-72B's shape, two layers, AWQ and GPTQ in groups of 128.
 
-    python -m benchmarks.pad_gpu [--tokenizer FOLDER] [--folder /tmp] [--at-once 4]        two GPUs, vLLM in this Python
-    python -m benchmarks.pad_gpu --small --at-once 1 --python .venv-vllm/bin/python        the same on a CPU, tiny
+    python -m benchmarks.pad_gpu [--tokenizer FOLDER] [--folder /tmp]          on two GPUs, with vLLM in this Python
+    python -m benchmarks.pad_gpu --small --python .venv-vllm/bin/python        the same on a CPU, tiny
 
 For each format: the unpadded checkpoint at TP 2 (vLLM must refuse it), the unpadded one at TP 1, the padded one at
 TP 2, and at TP 2 the bf16 checkpoint to which the int4 one dequantises exactly. All are asked the same: the
@@ -27,6 +27,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -72,8 +73,12 @@ class Answer:
     """The likeliest first tokens about the picture, with their log-probabilities."""
 
 
-def serve(job: Job, python: Path, logs: Path, cpu: bool) -> Answer:
-    """Start vLLM, ask it, end it."""
+def serve(job: Job, started: threading.Barrier, python: Path, logs: Path, cpu: bool) -> Answer:
+    """Start vLLM, ask it, end it.
+
+    It ends once all that were started with it are up or have failed: vLLM does not stand it if somebody frees memory of
+    its GPU while it takes stock of that.
+    """
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -105,6 +110,8 @@ def serve(job: Job, python: Path, logs: Path, cpu: bool) -> Answer:
             time.monotonic() - began, error=f"started, then: {error}; {cause(log.read_text(errors='replace'))}"
         )
     finally:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            started.wait(START_SECONDS)
         end(process)
 
 
@@ -200,7 +207,6 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, default=Path("/opt/vl/models/tokenizer"))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--logs", type=Path, default=Path(os.environ.get("OUT", tempfile.gettempdir())))
-    parser.add_argument("--at-once", type=int, default=4, help="servers side by side, 0.2 of a GPU's memory each")
     parser.add_argument("--small", action="store_true", help="the bundled model's shape and tokenizer, on a CPU")
     options = parser.parse_args()
     if options.small:
@@ -210,21 +216,25 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="pad-gpu-", dir=options.folder))
     try:
         made = prepare(folder, SMALL if options.small else Shape(), options.tokenizer)
-        jobs = [job for number, form in enumerate(FORMS) for job in jobs_of(form, made, number)]
-        with ThreadPoolExecutor(options.at_once) as pool:
-            run = partial(serve, python=options.python, logs=options.logs, cpu=options.small)
-            answers = dict(zip([job.name for job in jobs], pool.map(run, jobs), strict=True))
+        answers: dict[str, Answer] = {}
+        for wave in waves(made):
+            for jobs in [[job] for job in wave] if options.small else [wave]:
+                barrier = threading.Barrier(len(jobs))
+                run = partial(serve, started=barrier, python=options.python, logs=options.logs, cpu=options.small)
+                with ThreadPoolExecutor(len(jobs)) as pool:
+                    answers |= zip([job.name for job in jobs], pool.map(run, jobs), strict=True)
     finally:
         shutil.rmtree(folder)
     sys.exit(report(answers, cpu=options.small))
 
 
-def jobs_of(form: str, made: dict[str, Path], gpu: int) -> list[Job]:
+def waves(made: dict[str, Path]) -> list[list[Job]]:
+    """What runs side by side: both formats, each with a fifth of a GPU's memory."""
     return [
-        Job(f"{form} tp2", made[form], 2, 0),
-        Job(f"{form} tp1", made[form], 1, gpu),
-        Job(f"{form} padded tp2", made[f"{form} padded"], 2, 0),
-        Job(f"bf16 {form} tp2", made[f"bf16 {form}"], 2, 0),
+        [Job(f"{form} tp2", made[form], 2, 0) for form in FORMS],
+        [Job(f"{form} tp1", made[form], 1, number) for number, form in enumerate(FORMS)],
+        [Job(f"{form} padded tp2", made[f"{form} padded"], 2, 0) for form in FORMS],
+        [Job(f"bf16 {form} tp2", made[f"bf16 {form}"], 2, 0) for form in FORMS],
     ]
 
 

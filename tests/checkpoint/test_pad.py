@@ -382,9 +382,10 @@ def test_a_tensor_in_two_shards(sharded: Path) -> None:
 def test_no_room(awq_demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5 << 20))
-    with pytest.raises(VlfleetError, match=r"0\.0 GiB free, 0\.0 GiB are needed") as caught:
+    with pytest.raises(VlfleetError, match="5 MiB free, 15 MiB are needed") as caught:
         pad(awq_demo, tmp_path / "padded", 2)
     assert caught.value.exit_code == ExitCode.DOES_NOT_FIT
+    assert list(tmp_path.iterdir()) == []
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -133,7 +133,12 @@ def building(
                 if file.name not in journal.finished:
                     file.unlink()
             finished = sum(entry.bytes for entry in journal.finished.values())
-            needs(target.parent, needed_bytes - finished)
+            try:
+                needs(target.parent, needed_bytes - finished)
+            except VlfleetError:
+                if not journal.finished:
+                    shutil.rmtree(partial)
+                raise
             yield Destination(target, partial, journal, report)
 
 

@@ -76,13 +76,13 @@ def explained(target: Path) -> Iterator[None]:
 
 
 def _full(folder: Path, needed_bytes: int = 0) -> VlfleetError:
-    free = f"{_gib(shutil.disk_usage(folder).free)} free"
+    free = f"{_size(shutil.disk_usage(folder).free)} free"
     if needed_bytes:
-        cause, remedy = f"{folder} has {free}, {_gib(needed_bytes)} are needed", "free some room"
+        cause, remedy = f"{folder} has {free}, {_size(needed_bytes)} are needed", "free some room"
     else:
         cause, remedy = f"the disk of {folder} is full ({free})", "free some room; the same command goes on from there"
     return VlfleetError(cause, f"{remedy}, or give a DST on another disk", ExitCode.DOES_NOT_FIT)
 
 
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.1f} GiB"
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 1 << 30 else f"{size_bytes / 2**20:.0f} MiB"
