@@ -167,7 +167,7 @@ RULES = (
     Rule(
         "preprocessor-in-processor-config",
         Severity.ERROR,
-        f"transformers 4, and vLLM and SGLang on it: they look for {PREPROCESSOR}",
+        f'transformers 4.49 to 4.52, and engines on them: "does not appear to have a file named {PREPROCESSOR}"',
         NORMALISE,
         _preprocessor_moved,
     ),
