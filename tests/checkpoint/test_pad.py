@@ -106,6 +106,7 @@ def test_smallest_is_the_smallest(size: int, tp: int, multiple: int) -> None:
     [
         ({"plain": 0}, None, 1),
         ({"plain": 0}, 128, 128),
+        ({"plain": 128}, None, 1),
         ({"awq": 128}, None, 128),
         ({"gptq": 32}, None, 128),
         ({"gptq": 0}, None, 128),

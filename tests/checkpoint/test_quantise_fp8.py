@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.conftest import TinyCheckpoint
 from vlfleet import demo
-from vlfleet.checkpoint import preflight, quantise_fp8
+from vlfleet.checkpoint import preflight, quantise_fp8, writer
+from vlfleet.checkpoint.headers import BITS
 from vlfleet.checkpoint.pad import plan_pad
 from vlfleet.checkpoint.quantise_e4m3 import to_bf16, to_e4m3
 from vlfleet.checkpoint.quantise_fp8 import plan_fp8, quantise_rows, write_fp8
@@ -217,6 +219,18 @@ def test_padded_in_the_same_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert index["weight_map"]["model.layers.0.mlp.up_proj.weight_scale"] == "model-2.safetensors"
     assert plan.rewrite.written_bytes == (tmp_path / "fp8" / "model-2.safetensors").stat().st_size
     assert not plan_pad(tmp_path / "fp8", 2).needed
+
+
+def test_scales_may_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do where the order of the source would misalign a tensor."""
+    source = odd_model(tmp_path)
+    write_fp8(plan_fp8(source, 2), tmp_path / "one")
+    by_size = partial(sorted, key=lambda tensor: -BITS[tensor.dtype])
+    monkeypatch.setattr(writer, "aligned", by_size)
+    write_fp8(plan_fp8(source, 2), tmp_path / "other")
+    one, other = (load_file(tmp_path / name / "model-2.safetensors") for name in ("one", "other"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name].view(torch.uint8), other[name].view(torch.uint8)) for name in one)
 
 
 def test_a_weight_that_is_no_number(tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def multiple_of(formats: Mapping[str, int], asked: int | None) -> int:
     """
     needed = 1
     for name, group in formats.items():
-        base = {"plain": 1, "scaled": 1 if group else SCALED_MULTIPLE}.get(name, MARLIN_MULTIPLE)
-        needed = math.lcm(needed, base, group or 1)
+        needs = {"plain": 1, "scaled": group or SCALED_MULTIPLE}
+        needed = math.lcm(needed, needs.get(name) or math.lcm(MARLIN_MULTIPLE, group or 1))
     if asked is None:
         return needed
     if asked < 1 or asked % needed:

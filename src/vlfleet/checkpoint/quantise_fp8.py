@@ -21,6 +21,7 @@ from vlfleet.checkpoint.destination_sink import Report, Sink, ignore, read_exact
 from vlfleet.checkpoint.headers import BITS, Tensor, read_header
 from vlfleet.checkpoint.info import preflight, read_json, shards_of
 from vlfleet.checkpoint.pad import notes_for, with_size
+from vlfleet.checkpoint.pad_layout import ONE
 from vlfleet.checkpoint.pad_size import SCALED_MULTIPLE, smallest
 from vlfleet.checkpoint.quantise_e4m3 import LARGEST, from_bytes, to_bf16, to_e4m3
 from vlfleet.checkpoint.writer import Planned, copied, grown
@@ -66,18 +67,20 @@ class Channels:
         """The weight and, after it, its scales [outputs, 1]; scales of BF16 weights are BF16, all others F32."""
         dtype = "BF16" if self.tensor.dtype == "BF16" else "F32"
         weight = Planned(self.tensor.name, "F8_E4M3", (self.outputs, self.inputs), self._write)
-        scale = Planned(f"{self.tensor.name}_scale", dtype, (self.outputs, 1), lambda sink, _: sink.write(self._scales))
-        return weight, scale
+        return weight, Planned(f"{self.tensor.name}_scale", dtype, (self.outputs, 1), self._write_scales)
 
     def _write(self, sink: Sink, descriptor: int) -> None:
         self._scales = bytearray()
         for codes, scales in self._blocks(descriptor):
             sink.write(codes)
             self._scales += scales
-        more = self.outputs - self.tensor.shape[0]
-        sink.write(bytes(more * self.inputs))
-        one = b"\x80\x3f" if self.tensor.dtype == "BF16" else b"\x00\x00\x80\x3f"
-        self._scales += one * more
+        sink.write(bytes((self.outputs - self.tensor.shape[0]) * self.inputs))
+
+    def _write_scales(self, sink: Sink, descriptor: int) -> None:
+        """Known from writing the weight, unless the file's order puts them before it."""
+        scales = self._scales or b"".join(scales for _, scales in self._blocks(descriptor))
+        one = ONE["BF16" if self.tensor.dtype == "BF16" else "F32"]
+        sink.write(bytes(scales) + one * (self.outputs - self.tensor.shape[0]))
 
     def _blocks(self, descriptor: int) -> Iterator[tuple[bytes, bytes]]:
         """Codes and scales, block after block, computed by `WORKERS` threads at most twice as many blocks ahead."""
