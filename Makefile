@@ -33,7 +33,7 @@ format: $(VENV)/.ready ## mend style and generated docs
 
 test-engine: $(VENV)/.ready ## the tests marked engine: against the real vLLM on the CPU (installs .venv-vllm, 4 GB)
 	@scripts/setup-vllm .venv-vllm
-	@$(BIN)/python -m pytest -m engine
+	@$(BIN)/python -m pytest -m engine $(ENGINE_TESTS)
 
 bench: $(VENV)/.ready ## the figures of docs/measurements.md that need no GPU
 	@$(BIN)/python -m benchmarks.embedded

@@ -80,8 +80,8 @@ class VllmEngine:
     def failure(self, lines: Sequence[str]) -> Failure | None:
         from vlfleet.doctor import diagnose
 
-        found = diagnose(lines, version=None)
-        if found is None:
+        found = diagnose(lines, version=self.install.version)
+        if found is None or not found.fatal:  # a refused request is no engine's death
             return None
         return Failure(found.cause, found.remedy, found.retry, found.kind, found.rule, found.numbers)
 

@@ -87,8 +87,9 @@ def explain(install: Install, error: str, stage: str, known: Sequence[str]) -> V
         return VlfleetError(f"vLLM {install.version} refuses its flags: {text}", "mend that flag", ExitCode.USAGE)
     from vlfleet.doctor import diagnose
 
-    if known_cause := diagnose([error], version=install.version):
-        return VlfleetError(known_cause.cause, known_cause.remedy, ExitCode.USAGE)
+    found = diagnose([error], version=install.version)
+    if found and found.known:
+        return VlfleetError(found.cause, found.remedy, ExitCode.USAGE)
     return VlfleetError(f"vLLM {install.version} refuses this: {text}", "mend what it names", ExitCode.USAGE)
 
 
