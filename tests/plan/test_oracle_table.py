@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,15 @@ T4 = Device("Tesla T4", (7, 5), 15 << 30)
 V100 = Device("Tesla V100-SXM2-32GB", (7, 0), 32 << 30)
 
 
-def about(model: str, release: Release = Release.BF16, device: Device = H200, **asked: Any) -> Question:
-    config = MODELS[model].config | ({"intermediate_size": asked.pop("inner")} if "inner" in asked else {})
-    return Question(released(config, release), device, **asked)
+@cache
+def checkpoint(model: str, release: Release, inner: int | None = None) -> dict[str, Any]:
+    return released(MODELS[model].config | ({"intermediate_size": inner} if inner else {}), release)
+
+
+def about(
+    model: str, release: Release = Release.BF16, device: Device = H200, inner: int | None = None, **asked: Any
+) -> Question:
+    return Question(checkpoint(model, release, inner), device, **asked)
 
 
 def looked_up(*arguments: Any, version: str = "0.32.0", **asked: Any) -> Answer:
@@ -165,6 +172,7 @@ def test_whether_gptq_finds_a_kernel_depends_on_the_gpu() -> None:
     assert "in_features per partition 14784 is not divisible by group_size = 128." in told.error
     assert "MacheteLinearKernel requires capability 90, current compute  capability is 86" in told.error
     assert table.lookup(replace(gptq, dtype="float16")) is None, "Exllama may take it"
+    assert not looked_up("Qwen2.5-VL-3B", Release.AWQ, RTX4090, tensor_parallel_size=4, dtype="float16").ok
     hopper = table.lookup(replace(gptq, device=H200))
     assert hopper is not None
     assert hopper.ok

@@ -138,6 +138,16 @@ def test_qwen3_vl_allocates_its_deepstack_buffers_with_the_model() -> None:
     assert more == 3 * 8192 * 4096 * 2
 
 
+def test_experts_have_embedding_and_head_on_every_stage() -> None:
+    """As vLLM 0.32's Qwen3VLMoe classes on the meta device (tests/vllm_cpu/test_oracle.py); dense models share them."""
+    for model, every in (("Qwen3-VL-30B-A3B", True), ("Qwen3-VL-8B", False)):
+        shape = read_shape(config(model))
+        first, last = (weights(shape, rank, (0, 32, 0)) for rank in ranks(shape, pipeline_parallel_size=2))
+        vocabulary = 151936 * shape.hidden_size * 2
+        assert (first.embedding_bytes, last.head_bytes) == (vocabulary, vocabulary)
+        assert (first.head_bytes, last.embedding_bytes) == ((vocabulary, vocabulary) if every else (0, 0))
+
+
 def test_pipeline_stages_as_vllm_deals_them_out() -> None:
     assert [len(stage) for stage in pipeline_layers(28, 3)] == [9, 10, 9]
     assert [len(stage) for stage in pipeline_layers(80, 3)] == [27, 27, 26]

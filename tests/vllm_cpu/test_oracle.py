@@ -15,6 +15,8 @@ from tests.vllm_cpu.fleet import ROOT, VLLM
 from vlfleet import demo
 from vlfleet.plan.oracle import Answer, Device, Question, Release, Verdict, prove, released
 from vlfleet.plan.oracle.table import lookup
+from vlfleet.plan.shape import read_shape
+from vlfleet.plan.weights import ranks, weights
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 RTX4090 = Device("NVIDIA GeForce RTX 4090", (8, 9), 24 << 30)
@@ -133,9 +135,26 @@ def test_pipeline_stages(answers: dict[str, Answer]) -> None:
     assert first.embeddings == last.lm_head == MODELS["Qwen2-VL-7B"].embed
     assert first.vision == last.vision
     both = answers["stages of experts"].ranks
-    assert [rank.embeddings for rank in both] == [rank.lm_head for rank in both] == [2 * 311_164_928] * 2, (
-        "Qwen3-VL-MoE holds embedding and head on every stage"
+    assert [rank.embeddings for rank in both] == [rank.lm_head for rank in both] == [2 * 311_164_928] * 2
+
+
+@pytest.mark.parametrize("name", [*SIZES, "stages", "stages of experts", "experts in parallel"])
+def test_the_closed_form_agrees(name: str, answers: dict[str, Answer]) -> None:
+    """Within 0.01 %: scalars, and frequencies of rotary tables, are not counted there."""
+    asked, answer = ALL[name], answers[name]
+    assert not isinstance(asked.model, Path)
+    shape = read_shape(asked.model)
+    found = ranks(
+        shape,
+        asked.tensor_parallel_size,
+        asked.pipeline_parallel_size,
+        data_mode=asked.mm_encoder_tp_mode == "data",
+        expert_parallel=asked.enable_expert_parallel,
+        partition=(10, 18) if asked.env else None,
     )
+    tokens = answer.decided["max_num_batched_tokens"]
+    for rank, said in zip(found, answer.ranks, strict=True):
+        assert weights(shape, rank, (0, 32, 0), tokens).tensors_bytes == pytest.approx(said.total, rel=1e-4)
 
 
 def test_what_vllm_settles_by_itself(answers: dict[str, Answer]) -> None:

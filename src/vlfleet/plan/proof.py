@@ -44,6 +44,7 @@ def question(inputs: Inputs, candidate: Candidate) -> Question:
         mm_encoder_tp_mode=flags.mm_encoder_tp_mode,
         enable_expert_parallel=flags.enable_expert_parallel,
         max_model_len=flags.max_model_len,
+        max_num_batched_tokens=flags.max_num_batched_tokens,
     )
 
 

@@ -48,7 +48,9 @@ def tensors(shape: ModelShape, rank: Rank, rope_positions: int, deepstack_rows: 
         yield from [("tables", deepstack_rows * shape.hidden_size * HALF)] * shape.vision.deepstack_layers
     rows = share(padded_vocabulary(shape.vocab_size), rank.tensor_parallel_size, "the vocabulary")
     vocabulary = rows * shape.hidden_size * HALF
-    if rank.first or (rank.last and shape.tie_word_embeddings):
+    # Qwen3-VL's MoE classes do not ask which stage they are: embedding, last norm and head are on every one.
+    first, last = (rank.first or shape.num_experts > 0), (rank.last or shape.num_experts > 0)
+    if first or (last and shape.tie_word_embeddings):
         yield "embedding", vocabulary
     for number, layer in enumerate(rank.layers):
         yield from (("layers", size) for size in _attention(shape, rank, layer))
@@ -56,7 +58,7 @@ def tensors(shape: ModelShape, rank: Rank, rope_positions: int, deepstack_rows: 
             yield "tables", rope_positions * shape.head_dim * HALF
         yield from (("layers", size) for size in _mlp(shape, rank, layer))
         yield from [("layers", shape.hidden_size * HALF)] * 2
-    if rank.last:
+    if last:
         yield "layers", shape.hidden_size * HALF
         if not shape.tie_word_embeddings:
             yield "head", vocabulary

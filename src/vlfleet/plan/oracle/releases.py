@@ -55,8 +55,8 @@ def released(config: Mapping[str, Any], release: Release) -> dict[str, Any]:
 def headers(config: Mapping[str, Any]) -> dict[str, str]:
     """dtype by name of every tensor, where vLLM must look into the headers to know what is quantised; else nothing.
 
-    That is so for GPTQ and AWQ whose config.json does not list it, as the releases of Qwen2-VL. AutoGPTQ and AutoAWQ
-    quantise the linear layers of the language model but for the routers of experts.
+    That is so for GPTQ, and for AWQ whose config.json does not list it. AutoGPTQ and AutoAWQ quantise the linear layers
+    of the language model but for the routers of experts.
     """
     section = config.get("quantization_config") or {}
     listed = section.get("modules_to_not_convert") or section.get("modules_in_block_to_quantize")
@@ -71,7 +71,8 @@ def headers(config: Mapping[str, Any]) -> dict[str, str]:
 def _section(config: Mapping[str, Any], release: Release) -> dict[str, Any]:
     if release is Release.AWQ:
         bits: dict[str, Any] = {"bits": 4, "group_size": 128, "version": "gemm", "zero_point": True}
-        return {"quant_method": "awq", **bits, "modules_to_not_convert": None}
+        routers = ["mlp.gate"] if config["model_type"].endswith("_moe") else []
+        return {"quant_method": "awq", **bits, "modules_to_not_convert": ["visual", *routers]}
     if release in (Release.GPTQ_INT4, Release.GPTQ_INT8):
         return {**_GPTQ, "bits": 8 if release is Release.GPTQ_INT8 else 4, "modules_in_block_to_quantize": None}
     quantised = {weight.name for weight in _quantised(config)}

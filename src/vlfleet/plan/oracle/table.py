@@ -79,8 +79,8 @@ def _lookup(question: Question, version: str) -> Answer | None:
         wide = sizes(_flags(question), read_shape(config), device.memory_bytes, device.name, _numbers(made))
         scratch = rank.scratch * wide.max_num_batched_tokens // BATCHED_TOKENS
         return Answer(Verdict.STARTS, f"table of vLLM {made}", made, (replace(rank, scratch=scratch),))
-    # The same shapes may find another kernel in the other dtype.
-    return _refusal(table, made, row, device) if dtype == dtype_of(config) else None
+    # Of GPTQ's kernels, the one for float16 takes what those for bfloat16 do not.
+    return None if release is Release.GPTQ_INT4 and dtype != dtype_of(config) else _refusal(table, made, row, device)
 
 
 @cache
