@@ -196,6 +196,8 @@ def _qwen3(model: Published) -> dict[str, Any]:
         "use_cache": True,
         "vocab_size": model.vocab,
     }
+    if model.tied:
+        text["tie_word_embeddings"] = True  # transformers 4.57 and vLLM look here, and not at the outer one
     experts = {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True}
     experts |= {"num_experts": 128, "num_experts_per_tok": 8}
     vision = {

@@ -176,6 +176,14 @@ def instead(model: Published, kind: str, **config: Any) -> Edit:
     return build
 
 
+def tied_outside(folder: Path) -> None:
+    """Qwen3-VL-2B as transformers 5 saves it, as far as its head goes."""
+    model = MODELS["Qwen3-VL-2B"]
+    shutil.rmtree(folder)
+    text = {key: value for key, value in model.config["text_config"].items() if key != "tie_word_embeddings"}
+    write(folder, {**model.config, "text_config": text}, shapes(model))
+
+
 def padded(folder: Path) -> None:
     """The 72B as it was released again."""
     model = MODELS["Qwen2.5-VL-72B"]
@@ -190,6 +198,7 @@ CORPUS = (
     Broken("key-layout-foreign",
            rename(lambda name: f"language_model.{name}" if name.startswith("model.") else name)),
     Broken("lm-head-missing", edit(CONFIG, tie_word_embeddings=None), edit(CONFIG, tie_word_embeddings=True)),
+    Broken("tied-head-outside-text-config", tied_outside),
     Broken("intermediate-size-drops-neurons", edit(CONFIG, intermediate_size=192), edit(CONFIG, intermediate_size=256)),
     Broken("shape-mismatch", edit(CONFIG, intermediate_size=320), edit(CONFIG, intermediate_size=256)),
     Broken("tensor-missing", resave(lambda arrays: {n: a for n, a in arrays.items() if n != "model.norm.weight"}),

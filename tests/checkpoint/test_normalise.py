@@ -275,6 +275,12 @@ def test_qwen3_vl_keeps_its_nested_form(tmp_path: Path) -> None:
     assert normal_config(v5, KNOWN_FAMILIES["qwen3_vl"], "BF16") == config
 
 
+def test_a_tied_head_of_qwen3_vl_is_said_where_transformers_4_57_looks() -> None:
+    config, family = MODELS["Qwen3-VL-2B"].config, KNOWN_FAMILIES["qwen3_vl"]
+    text = {key: value for key, value in config["text_config"].items() if key != "tie_word_embeddings"}
+    assert normal_config({**config, "text_config": text}, family, "BF16") == config
+
+
 def test_the_section_of_the_published_models_is_known() -> None:
     """All of them have heads of 128; for others nobody can tell."""
     config = MODELS["Qwen2.5-VL-7B"].config

@@ -51,6 +51,14 @@ def _head(evidence: Evidence) -> Found:
             yield "config.json", "does not say tie_word_embeddings, and there is no lm_head.weight"
 
 
+def _head_tied_outside(evidence: Evidence) -> Found:
+    nested = section(evidence.config, "text_config")
+    stored = "lm_head.weight" in evidence.contents.by_hub_name
+    said = bool(evidence.config.get("tie_word_embeddings")) and not nested.get("tie_word_embeddings")
+    if evidence.qwen3 and said and not stored:
+        yield "config.json", "says tie_word_embeddings, but not in text_config, and there is no lm_head.weight"
+
+
 def _drops_neurons(evidence: Evidence) -> Found:
     """Somebody made config.json smaller than the tensors so that a size could be divided."""
     contents = evidence.contents
@@ -182,6 +190,13 @@ RULES = (
         "transformers 4.49 to 5.23: a random lm_head, silently; vLLM: \"weights were not initialized from checkpoint\"",
         'write "tie_word_embeddings": true into config.json if the model is tied (2B, 3B), else get the last shard',
         _head,
+    ),
+    Rule(
+        "tied-head-outside-text-config",
+        Severity.ERROR,
+        "transformers 4.57 (Qwen3-VL): a random lm_head, silently",
+        NORMALISE,
+        _head_tied_outside,
     ),
     Rule(
         "intermediate-size-drops-neurons",

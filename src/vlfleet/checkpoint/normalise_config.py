@@ -69,6 +69,8 @@ def _nested(config: dict[str, Any], family: Family) -> dict[str, Any]:
         text["rope_scaling"] = text.get("rope_scaling") or parameters
         if text.get("pad_token_id", 0) is None:
             del text["pad_token_id"]
+    if config.get("tie_word_embeddings"):
+        text["tie_word_embeddings"] = True  # where transformers 4.57 and vLLM look
     normal = {**config, "text_config": text, "vision_config": _vision(config, family)}
     normal["architectures"] = _architectures(config, family)
     return normal
