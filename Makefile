@@ -18,7 +18,7 @@ up: $(VENV)/.ready ## bring a fleet of the bundled model up on port 8000, until 
 	@$(BIN)/vlfleet up || [ $$? -eq 130 ] # Ctrl-C is how it ends
 
 test: $(VENV)/.ready ## every test that needs neither a GPU nor vLLM
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.ready ## style, types, and that generated docs are up to date
 	@$(BIN)/ruff check .
