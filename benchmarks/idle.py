@@ -57,6 +57,11 @@ def fleet(variant: str, replicas: int) -> int:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
+    """User and system time of all its threads. Linux counts it in ns in schedstat; stat samples it every 10 ms, which
+    says little about a process that wakes for 0.1 ms."""
+    threads = list(Path(f"/proc/{process.pid}/task").glob("*/schedstat"))
+    if threads:
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
     times = process.cpu_times()
     return float(times.user + times.system)
 
