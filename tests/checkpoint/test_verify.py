@@ -299,6 +299,14 @@ def test_the_same_sums_whatever_the_number_of_cores(
         assert entry["blake3"] == blake3((model / name).read_bytes()).hexdigest()
 
 
+def test_without_numpy_only_checksums(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(VlfleetError, match="numpy, which is not here") as caught:
+        run(model)
+    assert "--checksums-only" in caught.value.remedy
+    assert run(model, checksums_only=True).sound
+
+
 def test_progress_adds_up(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vlfleet.checkpoint.verify.METER_BYTES", 1 << 16)
     reports: list[int] = []

@@ -6,6 +6,7 @@ that it had finished are believed as long as their size and time of change are t
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from vlfleet.checkpoint.verify_manifest import (
 )
 from vlfleet.checkpoint.verify_read import Report, Task, read_all
 from vlfleet.checkpoint.verify_structure import Problem, check_index, check_shard, check_tensors, read_shards
+from vlfleet.errors import VlfleetError
 
 METER_BYTES = 16 << 20
 
@@ -79,6 +81,9 @@ def plan_verification(model: str | Path, *, checksums_only: bool = False, manife
     tensors: dict[Path, list[Tensor]] = {}
     problems: list[Problem] = []
     if not checksums_only:
+        if importlib.util.find_spec("numpy") is None:
+            cause = "verify looks for NaN with numpy, which is not here"
+            raise VlfleetError(cause, "pip install numpy, or use --checksums-only")
         config, family = config_of(path)
         tensors, problems = read_shards(shards)
         for file, inside in tensors.items():
