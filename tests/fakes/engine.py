@@ -68,6 +68,8 @@ class Behaviour:
     """Between `[DONE]` and the end of the stream."""
     prefill_seconds: float = 0.0
     """Before the first token of a request; nobody else gets a token meanwhile."""
+    burns: bool = False
+    """The prefill uses the CPU, as a real one does where there is no GPU."""
 
 
 @dataclass
@@ -191,14 +193,17 @@ class Engine:
     async def make_token(self) -> None:
         """Returns when there is one more; waits for a prefill that goes on, and for ever when the engine is wedged."""
         while self.faults.wedged:  # noqa: ASYNC110 - faults are plain fields, and nobody waits long in a test
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
         async with self.computing:
             self.seen.generated_tokens += 1
 
     async def prefill(self) -> None:
         if self.behaviour.prefill_seconds:
             async with self.computing:
-                await asyncio.sleep(self.behaviour.prefill_seconds)
+                end = time.monotonic() + self.behaviour.prefill_seconds
+                while (left := end - time.monotonic()) > 0:
+                    busy = self.behaviour.burns
+                    await asyncio.sleep(0.0 if busy else left)
 
     async def answer(self, request: web.Request, raw: bytes) -> web.StreamResponse:
         body: Json = json.loads(raw)
@@ -322,6 +327,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--token-seconds", type=float, default=0.0)
     parser.add_argument("--prefill-seconds", type=float, default=0.0)
+    parser.add_argument("--burns", action="store_true", help="see Behaviour.burns")
     parser.add_argument("--answers", type=json.loads, default={}, metavar="JSON", help="see Behaviour.answers")
     return parser.parse_args()
 
@@ -344,7 +350,7 @@ async def run(args: argparse.Namespace) -> None:
         raise SystemExit(1)
     key = os.environ.get("VLFLEET_ENGINE_KEY", "")
     behaviour = Behaviour(args.served_model_name, key, args.tokens, args.token_seconds, args.answers)
-    behaviour.prefill_seconds = args.prefill_seconds
+    behaviour.prefill_seconds, behaviour.burns = args.prefill_seconds, args.burns
     stop = asyncio.Event()
     on_term = (lambda: None) if args.ignore_sigterm else stop.set
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_term)

@@ -15,6 +15,7 @@ import pytest
 from tests.fakes import FakeEngine
 from tests.fleet.rig import FAST, fleet, until
 from tests.fleet.served import Load, faults, seen, served
+from vlfleet.engine.launch import Placement
 from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.fleet.timing import Timing
@@ -154,6 +155,30 @@ async def test_without_another_replica_a_request_waits_for_the_slow_one(folder: 
             assert answer.status == 200
         assert second.seen == {"ready"}
         assert (replica.pid, replica.restarts, replica.served) == (pid, 0, 2)
+
+
+async def test_a_long_step_on_the_cpu_is_no_hang(folder: FleetFolder) -> None:
+    """2.5 s of silence with bounds of 1.1 and 1.5 s, and with another to go to: one that computes is left in peace."""
+    async with served(folder, "--prefill-seconds", "2.5", "--burns", replicas=2) as (supervisor, rig):
+        first, second = supervisor.replicas
+        asking = asyncio.create_task(rig.chat().__aenter__())
+        await until(lambda: first.in_flight or second.in_flight)
+        async with Phases(first if first.in_flight else second) as phases:
+            assert (await asking).status == 200
+        assert phases.seen == {"ready"}
+        assert [replica.restarts for replica in supervisor.replicas] == [0, 0]
+        assert await rig.metric('vlfleet:retries_total{replica="r0"}') == 0
+        assert await rig.metric('vlfleet:retries_total{replica="r1"}') == 0
+
+
+async def test_on_gpus_the_cpu_says_nothing(folder: FleetFolder) -> None:
+    """Who waits for a GPU that hangs spins."""
+    async with served(folder, "--prefill-seconds", "2.5", "--burns", replicas=2, timing=PATIENT) as (supervisor, rig):
+        for at, replica in enumerate(supervisor.replicas):
+            replica.placement = Placement((at,), 24 << 30)
+        asking = asyncio.create_task(rig.chat().__aenter__())
+        await until(lambda: any(replica.phase is Phase.UNHEALTHY for replica in supervisor.replicas))
+        assert (await asking).status == 200
 
 
 async def test_counters_speak_for_a_long_answer_in_one_piece(folder: FleetFolder) -> None:

@@ -50,6 +50,13 @@ def test_a_slow_one_gets_twice_the_time_that_it_once_needed() -> None:
     assert pulse.verdict(asked + 40.0, TIMING) is Verdict.HUNG
 
 
+def test_who_computes_without_a_gpu_has_ten_minutes() -> None:
+    pulse, asked = lived([("heard", 1.0), ("asked", TIMING.quiet_seconds)])
+    assert pulse.verdict(asked + 599.9, TIMING, computing=True) is Verdict.MOVING
+    assert pulse.verdict(asked + 599.9, TIMING) is Verdict.HUNG
+    assert pulse.verdict(asked + 600.0, TIMING, computing=True) is Verdict.HUNG
+
+
 def test_patience_has_an_end() -> None:
     pulse, now = slow(1000.0)
     asked = now + TIMING.quiet_seconds

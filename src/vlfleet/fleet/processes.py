@@ -158,6 +158,18 @@ async def engine_of(shim: ProcessId, mark: str, report: int) -> EngineProcess:
     return EngineProcess(engine or ProcessId(int(line or 0), 0.0), shim, mark)
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process and its living descendants have computed so far; 0 when there is none. Takes some 10 ms."""
+    total = 0.0
+    with contextlib.suppress(psutil.Error):
+        engine = psutil.Process(pid)
+        for process in (engine, *engine.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+    return total
+
+
 def reap(pid: int) -> None:
     """Collects a child that has ended, if it is ours."""
     with contextlib.suppress(ChildProcessError):

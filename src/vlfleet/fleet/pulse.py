@@ -65,14 +65,19 @@ class Pulse:
         """Seconds since the first question that nothing has followed; 0 when there is none."""
         return now - self.asked_at if self.asked_at else 0.0
 
-    def verdict(self, now: float, timing: Timing) -> Verdict:
-        """What its silence means, for this replica with its history."""
+    def verdict(self, now: float, timing: Timing, *, computing: bool = False) -> Verdict:
+        """What its silence means, for this replica with its history.
+
+        `computing`: it has no GPU and its processes use the CPU, so it is in the middle of a long step.
+        """
         silence, waited = self.silence(now), self.waited(now)
         patience = min(2 * self.longest_wait, timing.most_patience_seconds)
         if not self.asked_at or waited < timing.answer_seconds:
             return Verdict.MOVING
         if silence < timing.quiet_seconds + timing.answer_seconds:  # asked early: the first token takes longest
             return Verdict.MOVING
+        if computing:
+            return Verdict.HUNG if waited >= timing.most_computing_seconds else Verdict.MOVING
         if silence >= timing.hung_seconds and waited >= patience:
             return Verdict.HUNG
         return Verdict.STALLED if waited >= patience else Verdict.SILENT

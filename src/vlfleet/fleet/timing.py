@@ -63,6 +63,10 @@ class Timing:
     """Without any sign of life for this long it is ended and started again."""
     most_patience_seconds: float = 120.0
     """A replica that was slow and went on gets twice the time next time, up to this."""
+    computing_share: float = 0.1
+    """Of one core: a replica without GPUs that uses this much computes."""
+    most_computing_seconds: float = 600.0
+    """It may be silent for this long: one large picture keeps a 7B on a CPU busy for a minute."""
     decisions_seconds: float = 2.0
     """For what an engine still logs of its start when it answers /health already."""
     stop_seconds: float = 5.0

@@ -14,6 +14,7 @@ from vlfleet.engine.launch import Engine, Failure
 from vlfleet.fleet import logs, startup
 from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.health import Answer, Health, canary, count, probe
+from vlfleet.fleet.processes import cpu_seconds
 from vlfleet.fleet.pulse import Pulse, Verdict
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.fleet.timing import Timing
@@ -21,8 +22,9 @@ from vlfleet.fleet.timing import Timing
 HUNG = "hung"
 """The `Failure.rule` of a replica that must be killed: neither SIGSTOP nor a wedged vLLM heeds SIGTERM."""
 _LOG_BOUND_SECONDS = 10.0
-_COUNT_SECONDS = 1.0
-"""Between two readings of /metrics while a silent replica has requests."""
+_LATE_SECONDS = 0.5
+_LOOKS = 3
+"""Closer looks at a silent replica before it is judged."""
 _SAID = {Health.GOOD: "/health said 200", Health.BAD: "/health failed", Health.SILENT: "/health gave no answer"}
 
 
@@ -65,9 +67,12 @@ class Watch:
         self._verdict = Verdict.MOVING
         self._tokens: float | None = None
         """Its counters at the beginning of this silence."""
-        self._counted_at = 0.0
+        self._cpu: tuple[float, float] | None = None
+        """When its CPU time was read last in this silence, and what it was."""
+        self._computing = False
+        self._looked_at = 0.0
         self._canary: asyncio.Task[None] | None = None
-        self._count: asyncio.Task[None] | None = None
+        self._look: asyncio.Task[None] | None = None
 
     def probe_now(self) -> None:
         self._probe_now.set()
@@ -85,7 +90,7 @@ class Watch:
             done, _ = await asyncio.wait(judges, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
         finally:
-            tasks += [task for task in (self._canary, self._count) if task]
+            tasks += [task for task in (self._canary, self._look) if task]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -149,13 +154,13 @@ class Watch:
             await asyncio.sleep(timing.watch_seconds)
             now = time.monotonic()
             late, looked_at = now - looked_at - timing.watch_seconds, now
-            if late > timing.watch_seconds:  # this process itself was stopped or busy
+            if late > _LATE_SECONDS:  # this process itself was stopped, or the machine is very busy
                 self._pulse.excuse(late, now)
             if replica.progress_at > self._pulse.heard_at:
                 self._heard(replica.progress_at)
             if self._pulse.silence(now) >= timing.quiet_seconds:
                 self._ask(now)
-            self._verdict = self._pulse.verdict(now, timing)
+            self._verdict = self._pulse.verdict(now, timing, computing=self._computing)
             if self._verdict is Verdict.HUNG:
                 return Failure(self._hung(now), rule=HUNG)
             self._place()
@@ -168,20 +173,21 @@ class Watch:
 
     def _heard(self, at: float) -> None:
         self._pulse.heard(at)
-        self._tokens = None
+        self._tokens, self._cpu, self._computing = None, None, False
         self.proved.set()
 
     def _ask(self, now: float) -> None:
-        """For a token; a replica that has requests may also show by its counters that it works on these."""
+        """For a token, and looks closer: what it has to do already may keep it from that."""
         if self._canary and not self._pulse.asked_at:
             self._canary.cancel()  # of a silence that is over: it may be the one request that is stuck
         self._pulse.asked(now)
         if self._canary is None or self._canary.done() or self._canary.cancelling():
             self._canary = asyncio.create_task(self._send_canary())
-        free = self._count is None or self._count.done()
-        if self._replica.in_flight and free and now - self._counted_at >= _COUNT_SECONDS:
-            self._counted_at = now
-            self._count = asyncio.create_task(self._count_tokens())
+        pause = self._timing.answer_seconds / _LOOKS
+        free = self._look is None or self._look.done()
+        if free and min(self._pulse.waited(now), now - self._looked_at) >= pause:
+            self._looked_at = now
+            self._look = asyncio.create_task(self._look_closer(self._pulse.heard_at))
 
     async def _send_canary(self) -> None:
         answer = await canary(self._shared.session, self._replica, self._shared.served_model_name)
@@ -190,16 +196,26 @@ class Watch:
         if answer is Answer.ANSWERED or (answer is Answer.REFUSED and not self._replica.in_flight):
             self._alive()
 
-    async def _count_tokens(self) -> None:
-        shared, silence = self._shared, self._pulse.heard_at
-        timeout = self._timing.probe_timeout_seconds
-        tokens = await count(shared.session, self._replica, shared.engine.progress_counters, timeout)
-        if tokens is None or self._pulse.heard_at != silence:
-            return
-        if self._tokens is None:
-            self._tokens = tokens
-        elif tokens > self._tokens:
-            self._alive()
+    async def _look_closer(self, silence: float) -> None:
+        """A long step without a GPU shows in CPU time, a full batch in the counters. `silence`: when this one began."""
+        replica, shared = self._replica, self._shared
+        if not replica.placement.gpus:  # who waits for a GPU uses the CPU as well
+            used, now = await asyncio.to_thread(cpu_seconds, replica.pid), time.monotonic()
+            if self._pulse.heard_at != silence:
+                return
+            if self._cpu:
+                then, before = self._cpu
+                self._computing = used - before >= self._timing.computing_share * (now - then)
+            self._cpu = now, used
+        if replica.in_flight:
+            timeout = self._timing.probe_timeout_seconds
+            tokens = await count(shared.session, replica, shared.engine.progress_counters, timeout)
+            if tokens is None or self._pulse.heard_at != silence:
+                return
+            if self._tokens is not None and tokens > self._tokens:
+                self._alive()
+            else:
+                self._tokens = tokens
 
     def _alive(self) -> None:
         """Back in rotation at once."""
