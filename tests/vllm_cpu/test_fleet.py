@@ -193,7 +193,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     assert cause in error
     assert told.startswith("remedy: ")
     assert remedy in told
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 150
     assert not list((tmp_path / "default" / "logs").glob("r*.log"))
 
 
