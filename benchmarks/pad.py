@@ -16,6 +16,7 @@ import contextlib
 import os
 import platform
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -42,10 +43,12 @@ class Run:
     """Until everything was on disk."""
     peak_bytes: int
     """Resident, at most."""
+    cpu_seconds: float
+    """Of user and kernel: what is left of the difference where other work or the disk disturbs."""
 
 
 def run(command: list[str], target: Path) -> Run:
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), children_seconds()
     process, peak = subprocess.Popen(command, stdout=subprocess.DEVNULL), 0
     while process.poll() is None:
         peak = max(peak, peak_bytes(process.pid))
@@ -54,11 +57,17 @@ def run(command: list[str], target: Path) -> Run:
     seconds = time.perf_counter() - began
     if process.returncode:
         raise SystemExit(f"error: {' '.join(command)} failed")
+    cpu = children_seconds() - cpu
     os.sync()
     synced = time.perf_counter() - began
     shutil.rmtree(target)
     os.sync()
-    return Run(seconds, synced, peak)
+    return Run(seconds, synced, peak, cpu)
+
+
+def children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def peak_bytes(pid: int) -> int:
@@ -98,16 +107,20 @@ def main() -> None:
     report(runs, size, layers)
 
 
+FIELDS = (("seconds", "as they return"), ("synced_seconds", "with sync"), ("cpu_seconds", "by CPU seconds"))
+
+
 def report(runs: dict[str, list[Run]], size: int, layers: int) -> None:
     print(f"{layers} layers, {size / 1e9:.2f} GB, medians of {len(runs['cp'])} rounds, {os.cpu_count()} cores")
     print(f"{platform.platform()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}\n")
-    print("| | seconds | GB/s | seconds with sync | GB/s with sync | peak MiB |\n|---|---|---|---|---|---|")
+    print("| | seconds | GB/s | seconds with sync | GB/s with sync | CPU seconds | peak MiB |\n" + "|---" * 7 + "|")
     for name, each in runs.items():
         seconds, synced = (statistics.median(getattr(r, f) for r in each) for f in ("seconds", "synced_seconds"))
         peak = max(r.peak_bytes for r in each) / 2**20
         rates = f"{seconds:.2f} | {size / seconds / 1e9:.2f} | {synced:.2f} | {size / synced / 1e9:.2f}"
-        print(f"| {name} | {rates} | {peak:.0f} |")
-    for field, what in (("seconds", "as they return"), ("synced_seconds", "with sync")):
+        cpu = statistics.median(run.cpu_seconds for run in each)
+        print(f"| {name} | {rates} | {cpu:.2f} | {peak:.0f} |")
+    for field, what in FIELDS:
         cp, pad = (statistics.median(getattr(r, field) for r in runs[name]) for name in ("cp", "pad"))
         rounds = [getattr(c, field) / getattr(p, field) for c, p in zip(runs["cp"], runs["pad"], strict=True)]
         print(

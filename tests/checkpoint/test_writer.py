@@ -43,9 +43,9 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def written(source: Path, plans: list[Planned], stream: Recorded | None = None) -> bytes:
     stream = stream or Recorded()
-    with Sink(stream) as sink:
-        write_shard(sink, source, plans, metadata_of(source))
-        assert sink.written == len(stream.content)
+    sink = Sink(stream)
+    write_shard(sink, source, plans, metadata_of(source))
+    assert sink.written == len(stream.content)
     return bytes(stream.content)
 
 

@@ -18,9 +18,6 @@ from vlfleet.checkpoint.destination_journal import Entry, Journal, Stamp
 from vlfleet.checkpoint.destination_sink import Report, Sink, digest, ignore
 from vlfleet.errors import ExitCode, VlfleetError
 
-BLOCK_BYTES = 8 << 20
-"""Copied at once: small enough to stay in the processor's cache on its way, large enough that calls cost nothing."""
-
 
 class Destination:
     """Being built. Made by `building`; nothing but its methods writes into the new folder."""
@@ -52,7 +49,8 @@ class Destination:
         `source` is the file that it is made of: the result counts as finished only as long as that does not change.
         """
         stamp = Stamp.of(source)
-        with self._new(name).open("xb", buffering=0) as stream, Sink(stream, self._report) as sink:
+        with self._new(name).open("xb", buffering=0) as stream:
+            sink = Sink(stream, self._report)
             yield sink
             os.fsync(stream.fileno())
             self._journal.add(Entry(name, stamp, sink.written, sink.digest()))
@@ -70,7 +68,7 @@ class Destination:
         if self.has(name, source):
             return
         with self.writing(name, source) as sink, source.open("rb", buffering=0) as stream:
-            sink.copy(stream.fileno(), 0, os.fstat(stream.fileno()).st_size, BLOCK_BYTES)
+            sink.copy(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
 
     def carry(self, source: Path, name: str = "") -> None:
         """A large file that does not change: cloned where the filesystem can, else hard-linked, else copied.

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from io import RawIOBase
 from pathlib import Path
-from types import TracebackType
 
 from blake3 import blake3
 
@@ -15,7 +13,9 @@ from vlfleet.errors import VlfleetError
 
 Report = Callable[[int], None]
 """Called with the bytes done since the last call; negative when they have to be done again."""
-READ_BYTES = 8 << 20
+READ_BYTES = 1 << 20
+"""Read, hashed and written before the next: still in the processor's cache at each, which is worth more than a thread
+that hashes beside (tmpfs, 2 cores: 0.61 s a GiB with 512 KiB, 0.74 with 8 MiB, 0.76 to 0.86 with a thread)."""
 
 
 def ignore(done_bytes: int) -> None:
@@ -23,33 +23,21 @@ def ignore(done_bytes: int) -> None:
 
 
 class Sink:
-    """Bytes go in one after another. Hashing runs beside writing: it costs a core for a while, but hardly any time."""
+    """Bytes go in one after another."""
 
     def __init__(self, stream: RawIOBase, report: Report = ignore) -> None:
         self.written = 0
         self._stream = stream
         self._report = report
         self._hash = blake3()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checksum")
         self._buffer = memoryview(bytearray(0))
-
-    def __enter__(self) -> Sink:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """All of `data`; it may be changed afterwards."""
-        hashed = self._pool.submit(self._hash.update, data)
         view, rest = memoryview(data).cast("B"), len(data)
-        try:
-            while rest:
-                rest -= self._stream.write(view[len(view) - rest :]) or 0
-        finally:
-            hashed.result()
+        self._hash.update(view)
+        while rest:
+            rest -= self._stream.write(view[len(view) - rest :]) or 0
         self.written += len(view)
         self._report(len(view))
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vlfleet.checkpoint.destination_sink import Sink, read_exactly
+from vlfleet.checkpoint.destination_sink import READ_BYTES, Sink, read_exactly
 from vlfleet.checkpoint.headers import BITS, MAX_HEADER_BYTES, Tensor
 from vlfleet.errors import VlfleetError
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = READ_BYTES
 MAX_PARTS = 1024
 """Pieces that one preadv may fill (IOV_MAX of Linux)."""
 
