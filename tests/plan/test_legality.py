@@ -113,9 +113,10 @@ def test_vllm_itself_says_the_same(release: Release, version: str) -> None:
         if answer is None or answer.verdict is Answered.UNKNOWN:
             continue
         asked += 1
-        found = verdict(shape_of(model.name), SCHEMES[release], tp, mode, vllm)
-        if release is Release.GPTQ_INT4 and answer.verdict is Answered.STARTS:
-            assert found.code in ("", "C6"), "Machete, which only Hopper has, does not look at groups"
+        found = verdict(shape_of(model.name), SCHEMES[release], tp, mode, vllm, capability=card.capability)
+        if found.silent:
+            assert release is Release.GPTQ_INT4
+            assert answer.verdict is Answered.STARTS, "Machete, which only Hopper has, does not look at groups"
             continue
         assert found.legal == (answer.verdict is Answered.STARTS), (model.name, mode, tp, found, answer.error)
         assert all(part.strip() in answer.error for part in found.error.split("…"))
@@ -157,6 +158,63 @@ def test_the_words_are_the_engines(
 ) -> None:
     found = verdict(shape_of(name), scheme, tp, mode, vllm)
     assert (found.code, found.error) == (code, error)
+
+
+CUT_GROUPS = [("Qwen2.5-VL-72B", 2, 14784), ("Qwen2.5-VL-3B", 4, 2752), ("Qwen2-VL-2B", 4, 2240)]
+"""Model, TP, a rank's inputs of down_proj: no multiple of 128. vLLM 0.26 and 0.32 were asked, on the three GPUs."""
+AMPERE, HOPPER, BLACKWELL = (8, 9), (9, 0), (10, 0)
+
+
+@pytest.mark.parametrize(("name", "tp", "inputs"), CUT_GROUPS)
+def test_gptq_with_groups_across_ranks_is_refused_on_every_gpu(name: str, tp: int, inputs: int) -> None:
+    bf16 = shape_of(name)
+    for capability, shape in product((AMPERE, HOPPER, BLACKWELL), (bf16, replace(bf16, float16=True))):
+        found = verdict(shape, GPTQ, tp, capability=capability)
+        assert not found.legal
+        assert found.remedy == f"vlfleet checkpoint pad SRC DST --tp {tp}"
+        unnoticed = capability == HOPPER or shape.float16  # Machete takes it, Exllama takes it
+        assert found.silent == unnoticed
+        assert (found.told == found.error == "") == unnoticed
+        marlin = f"in_features per partition {inputs} is not divisible by group_size = 128."
+        assert unnoticed or marlin in found.error
+    assert "vLLM does not notice" in verdict(bf16, GPTQ, tp, capability=HOPPER).reason
+    assert verdict(bf16, GPTQ, tp, capability=(7, 5)).silent, "Turing computes in float16"
+
+
+@pytest.mark.parametrize(("name", "tp", "inputs"), CUT_GROUPS)
+def test_pack_quantized_asks_for_whole_groups_itself_where_the_kernel_does_not(name: str, tp: int, inputs: int) -> None:
+    said = (
+        f"Weight input_size_per_partition={inputs} for layer '…' is not divisible by group_size=128. This happens when "
+        "tensor_parallel_size splits the layer input into shards that are not a whole number of quant groups. Consider "
+        "reducing tensor_parallel_size."
+    )
+    shape = shape_of(name)
+    assert verdict(shape, PACKED, tp, capability=HOPPER).error == said
+    assert verdict(replace(shape, float16=True), PACKED, tp, capability=AMPERE).error == said
+    assert verdict(shape, PACKED, tp, capability=AMPERE).error.startswith("Failed to find a kernel")
+    old = verdict(shape, PACKED, tp, vllm=(0, 24), capability=HOPPER)
+    assert (old.code, old.error, old.told) == ("C6", "", "AssertionError, without a message")
+
+
+@pytest.mark.parametrize("name", ["Qwen3-VL-8B", "Qwen3-VL-30B-A3B"])
+def test_pipeline_stages_of_qwen3_vl_start_since_0_30(name: str) -> None:
+    """Asked of 0.26: ValueError in model_executor/models/registry.py, for both classes; see vLLM #43271."""
+    shape = shape_of(name)
+    assert verdict(shape, None, 2, vllm=(0, 26)).legal
+    found = verdict(shape, None, 2, vllm=(0, 26), stages=2)
+    assert (found.code, found.error) == ("PP", "No model architectures are specified")
+    assert found.remedy == "vLLM 0.30 or newer, or --pipeline-parallel-size 1"
+    assert verdict(shape, None, 2, vllm=(0, 29), stages=2).code == "PP"
+    assert verdict(shape, None, 2, vllm=(0, 30), stages=2).legal
+    assert verdict(shape_of("Qwen2.5-VL-7B"), None, 2, vllm=(0, 26), stages=2).legal
+
+
+def test_the_dtype_of_a_checkpoint_is_read_wherever_it_stands() -> None:
+    config, family = MODELS["Qwen3-VL-8B"].config, KNOWN_FAMILIES["qwen3_vl"]
+    assert not Shape.of(config, family).float16
+    text = {**config["text_config"], "dtype": "float16"}
+    assert Shape.of({**config, "text_config": text}, family).float16
+    assert Shape.of({**config, "torch_dtype": "float16"}, family).float16
 
 
 def test_marlin_takes_only_its_groups() -> None:

@@ -154,7 +154,7 @@ def refusals(weights: Sequence[Verdict], data: Sequence[Verdict]) -> list[str]:
     lines = []
     for (code, where, helps), found in same.items():
         sizes = ranges([each.tp for each in found])
-        lines.append(f"refused {sizes}{where}: {code} {found[0].error or 'AssertionError, without a message'}")
+        lines.append(f"refused {sizes}{where}: {code} {found[0].told or found[0].reason}")
         if helps:
             lines.append(f"  remedy: {helps}")
     return lines

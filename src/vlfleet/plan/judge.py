@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 from vlfleet.checkpoint.quantization import Format, Scheme, Strategy
 from vlfleet.errors import VlfleetError
@@ -121,19 +122,40 @@ def gpu_refusal(inputs: Inputs) -> Refusal | None:
 def legal(bench: Bench, layout: Candidate) -> tuple[Candidate, Refusal | None]:
     """The layout, with expert parallelism where that makes it legal; or why vLLM would refuse it."""
     inputs, tp = bench.inputs, layout.tensor_parallel_size
+    layout = as_said(layout, inputs.said)
     scheme = _ONLINE_FP8 if layout.quantization == "fp8" else inputs.model.scheme
     mode: legality.Mode = "data" if layout.flags.mm_encoder_tp_mode == "data" else "weights"
-    found = legality.verdict(bench.rules, scheme, tp, mode, inputs.release[:2])
+    found = legality.verdict(
+        bench.rules,
+        scheme,
+        tp,
+        mode,
+        inputs.release[:2],
+        stages=layout.pipeline_parallel_size,
+        capability=inputs.gpu.capability,
+    )
     if found.legal:
         return layout, None
     if bench.rules.experts and found.code in _EXPERTS:
         return replace(layout, flags=replace(layout.flags, enable_expert_parallel=True)), None
-    error = found.error or "AssertionError (without a message)"
-    return layout, Refusal("legality", f"TP{tp} cannot cut this model ({found.code})", error, found.remedy)
+    return layout, Refusal("legality", found.reason, found.told, found.remedy)
+
+
+def as_said(candidate: Candidate, said: Mapping[str, Any]) -> Candidate:
+    """With what a person decided; a step gets a token for each sequence, or vLLM refuses both."""
+    if not said:
+        return candidate
+    flags = replace(candidate.flags, **said)
+    tokens, sequences = flags.max_num_batched_tokens or 0, flags.max_num_seqs or 0
+    if 0 < tokens < sequences and "max_num_batched_tokens" not in said:
+        flags = replace(flags, max_num_batched_tokens=sequences)
+    elif 0 < tokens < sequences and "max_num_seqs" not in said:
+        flags = replace(flags, max_num_seqs=tokens)
+    return replace(candidate, flags=flags)
 
 
 def fitted(bench: Bench, candidate: Candidate) -> tuple[Candidate, MemoryPlan]:
-    """The candidate with the largest gpu_memory_utilization that leaves a margin, and its memory.
+    """The candidate with the largest gpu_memory_utilization that leaves a margin, unless it was said, and its memory.
 
     Where it does not fit at all, the memory plan says at which stage it ends, and in which words.
 
@@ -141,6 +163,8 @@ def fitted(bench: Bench, candidate: Candidate) -> tuple[Candidate, MemoryPlan]:
         VlfleetError: the model cannot be cut so.
     """
     calibration, request = bench.inputs.calibration, bench.request(candidate)
+    if "gpu_memory_utilization" in bench.inputs.said:
+        return candidate, memory(request, calibration)
 
     def at(hundredths: int) -> MemoryPlan:
         flags = replace(request.flags, gpu_memory_utilization=hundredths / 100)
@@ -174,6 +198,7 @@ def _largest(fits: Callable[[int], bool], guess: int) -> int:
 
 def judge(bench: Bench, candidate: Candidate, predict: Predict | None = steady) -> Judged:
     """Memory of a legal candidate, then its speed (None: not asked)."""
+    candidate = as_said(candidate, bench.inputs.said)
     if candidate.tensor_parallel_size > 1 and not bench.farthest(candidate)[1]:
         candidate = replace(candidate, flags=replace(candidate.flags, disable_custom_all_reduce=True))
     try:

@@ -12,7 +12,8 @@ from typing import Any
 
 from vlfleet.checkpoint.pad_size import MARLIN_MULTIPLE, smallest
 from vlfleet.checkpoint.quantization import Scheme
-from vlfleet.plan.legality_rules import INT4, RULES, Case, Mode, Shape, Version
+from vlfleet.plan.legality_case import INT4, Case, Mode, Shape, Version
+from vlfleet.plan.legality_rules import RULES, SILENT, STAGES
 
 __all__ = ["NEWEST", "SIZES", "Mode", "Shape", "Verdict", "Version", "padded", "verdict", "verdicts"]
 
@@ -29,17 +30,48 @@ class Verdict:
     mode: Mode
     code: str = ""
     error: str = ""
-    """vLLM's words; "…" stands for what depends on the machine. Empty with C4: an AssertionError without a message."""
+    """vLLM's words; "…" stands for what depends on the machine. Empty: silence, or an AssertionError without a word."""
     remedy: str = ""
 
     @property
     def legal(self) -> bool:
         return not self.code
 
+    @property
+    def silent(self) -> bool:
+        """vLLM does not refuse it, and would answer wrongly or crash."""
+        return self.code == SILENT
 
-def verdict(shape: Shape, scheme: Scheme | None, tp: int, mode: Mode = "weights", vllm: Version = NEWEST) -> Verdict:
-    """Whether `tp` is legal, and if not what vLLM says and what helps."""
-    case = Case(shape, scheme, tp, mode, vllm)
+    @property
+    def reason(self) -> str:
+        """Why not, in a few words of ours."""
+        if self.silent:
+            return f"TP{self.tp} cuts groups that share a scale: vLLM does not notice, and answers wrongly or fails"
+        if self.code == STAGES:
+            return "this vLLM cannot start pipeline stages of Qwen3-VL (vLLM #43271)"
+        return f"TP{self.tp} cannot cut this model ({self.code})"
+
+    @property
+    def told(self) -> str:
+        """What a person would be told by vLLM; empty where it says nothing."""
+        return "" if self.silent else self.error or "AssertionError, without a message"
+
+
+def verdict(
+    shape: Shape,
+    scheme: Scheme | None,
+    tp: int,
+    mode: Mode = "weights",
+    vllm: Version = NEWEST,
+    *,
+    stages: int = 1,
+    capability: Version = (8, 0),
+) -> Verdict:
+    """Whether `tp` is legal, and if not what vLLM says and what helps.
+
+    `stages` is --pipeline-parallel-size, `capability` that of the GPU, which decides over int4 kernels alone.
+    """
+    case = Case(shape, scheme, tp, mode, vllm, stages, capability)
     code, error = _broken(case)
     return Verdict(tp, mode, code, error, _remedy(case, code) if code else "")
 
@@ -77,6 +109,8 @@ def _remedy(case: Case, code: str) -> str:
     def works(**changes: Any) -> bool:
         return not _broken(replace(case, **changes))[0]
 
+    if code == STAGES:
+        return "vLLM 0.30 or newer, or --pipeline-parallel-size 1"
     if case.shape.experts and code in ("C6", "C10", "MLP"):
         return "--enable-expert-parallel keeps every expert whole"
     if case.mode == "weights" and works(mode="data"):

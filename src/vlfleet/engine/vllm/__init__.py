@@ -106,14 +106,15 @@ def refuse_illegal(install: Install, info: CheckpointInfo, spec: EngineSpec) -> 
     from vlfleet.plan.legality import Mode, Shape, verdict
 
     tp = spec.tensor_parallel_size
-    if tp == 1:
+    if tp == spec.pipeline_parallel_size == 1:
         return
     scheme = inspect(spec.model).scheme if info.parameters else None
     mode: Mode = "data" if spec.options.mm_encoder_tp_mode == "data" else "weights"
-    found = verdict(Shape.of(info.config, info.family), scheme, tp, mode, install.release[:2])
+    shape, stages = Shape.of(info.config, info.family), spec.pipeline_parallel_size
+    found = verdict(shape, scheme, tp, mode, install.release[:2], stages=stages)
     if not found.legal:
-        error = found.error or "AssertionError, without a word (the vision tower's MLP)"
-        raise VlfleetError(f"TP {tp} cannot cut this model; vLLM would say: {error}", found.remedy, ExitCode.USAGE)
+        error = f"; vLLM would say: {found.told}" if found.told else ""
+        raise VlfleetError(f"{found.reason}{error}", found.remedy, ExitCode.USAGE)
 
 
 def support(install: Install, exposed: bool) -> tuple[str, ...]:
