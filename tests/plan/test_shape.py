@@ -83,6 +83,12 @@ def test_schemes_of_quantised_checkpoints() -> None:
     assert (awq.kind, awq.bits, awq.group_size, awq.symmetric) == ("awq", 4, 128, False)
     assert not awq.covers("model.visual.blocks.0.attn.qkv")
     assert awq.covers("model.layers.0.mlp.down_proj")
+    unlisted = {key: value for key, value in AWQ.items() if key != "modules_to_not_convert"}
+    for nothing in (unlisted, {**unlisted, "modules_to_not_convert": None}):  # Qwen2-VL's releases: headers tell vLLM
+        assert read_shape(config("Qwen2-VL-7B", nothing)).quantized == awq
+    listed = read_shape(config("Qwen2.5-VL-7B", {**AWQ, "modules_to_not_convert": ["lm_head"]})).quantized
+    assert listed is not None
+    assert listed.covers("model.visual.blocks.0.attn.qkv"), "as vLLM takes a list"
     channel = read_shape(config("Qwen2.5-VL-7B", FP8_CHANNEL)).quantized
     assert channel is not None
     assert (channel.kind, channel.per_tensor, channel.block) == ("fp8", False, (0, 0))

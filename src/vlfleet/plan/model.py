@@ -61,14 +61,6 @@ class Model:
         return read_shape(self.config, quantization) if quantization else self.shape
 
 
-def _shape(config: dict[str, Any]) -> ModelShape:
-    """AutoAWQ quantises the language model alone, and the older releases do not say so in config.json (Qwen2-VL)."""
-    section = config.get("quantization_config") or {}
-    if str(section.get("quant_method", "")).lower() == "awq" and not section.get("modules_to_not_convert"):
-        config = {**config, "quantization_config": {**section, "modules_to_not_convert": ["visual"]}}
-    return read_shape(config)
-
-
 def read_model(text: str) -> Model:
     """A folder (its headers are read), a config.json, or the name of a published model (see `published`).
 
@@ -91,7 +83,7 @@ def of_config(name: str, config: dict[str, Any], source: str) -> Model:
     Raises:
         VlfleetError: it is not of a Qwen-VL model, or lacks a size.
     """
-    shape = _shape(config)
+    shape = read_shape(config)
     family = KNOWN_FAMILIES[shape.model_type]
     return Model(name, config, family, shape, scheme_of(shape.quantized), family.max_pixels, source)
 
@@ -114,7 +106,7 @@ def _from_folder(text: str, path: Path) -> Model:
     from vlfleet.checkpoint.inspection import inspect
 
     found = inspect(path)
-    shape = _shape(found.config)
+    shape = read_shape(found.config)
     pixels = found.max_pixels or found.family.max_pixels
     scheme = found.scheme or scheme_of(shape.quantized)
     return Model(text, found.config, found.family, shape, scheme, pixels, "its headers", found.path)

@@ -96,6 +96,9 @@ def read_quantized(config: Mapping[str, Any], override: str | None = None) -> Qu
     method = str(found.get("quant_method", "")).lower()
     excluded = tuple(_excluded(found))
     if method == "awq":
+        # Without a list (Qwen2-VL's releases) vLLM asks the headers which layers have 16 bits (AutoAWQConfig's
+        # maybe_update_config): AutoAWQ quantises decoder layers alone. A list is taken as it stands.
+        excluded = excluded or ("visual",)
         return Quantized("awq", int(found.get("bits", 4)), _group(found), symmetric=False, excluded=excluded)
     if method == "gptq" or method.endswith("auto-round"):
         # The vision tower of a GPTQ checkpoint is 16-bit: AutoGPTQ quantises decoder layers alone.
