@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import struct
+import time
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +15,7 @@ from PIL import Image
 
 from tests.media.pictures import bomb_png, empty_png, encode, noise
 from vlfleet.media import Header, MediaError, MediaLimits, read_header
-from vlfleet.media.header import FORMATS
+from vlfleet.media.header import FORMATS, GATEWAY_LIMITS
 
 ENCODED = {name: encode(noise(37, 23), name) for name in FORMATS}
 
@@ -124,3 +127,58 @@ def test_damaged_headers_are_refused_or_read(name: str, data: st.DataObject) -> 
     else:
         assert outcome.format in FORMATS
         assert 0 < outcome.width * outcome.height <= MediaLimits().pixels
+
+
+@pytest.mark.parametrize(
+    ("content", "looks"),
+    [
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"\xef\xbb\xbf \n<SVG/>", "SVG"),
+        (b"<?xml version='1.0'?><svg/>", "SVG or other XML"),
+        (b"<!DOCTYPE html><title>404</title>", "HTML"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIF"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIF"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "AVIF"),
+        (b"\0\0\0\x18ftypisom\0\0\2\0isomiso2", "a video"),
+        (b"\x1aE\xdf\xa3\x01", "a video"),
+        (b"%PDF-1.7", "PDF"),
+        (encode(noise(32, 32), "TIFF"), "TIFF"),
+        (encode(noise(32, 32), "JPEG2000"), "JPEG 2000"),
+        (b"PK\x03\x04", "a ZIP archive"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"\xff\x0a", "JPEG XL"),
+    ],
+)
+def test_what_was_sent_by_mistake_is_named(content: bytes, looks: str) -> None:
+    with pytest.raises(MediaError, match=rf"is not a picture that can be read \(it looks like {looks}\)"):
+        read_header(content)
+
+
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP"])
+def test_animated_files_are_refused_at_the_gateway(name: str) -> None:
+    options: dict[str, Any] = {"save_all": True, "append_images": [noise(37, 23, seed=1)], "duration": 50, "loop": 0}
+    content = encode(noise(37, 23), name, **options)
+    assert read_header(content) == Header(name, 37, 23)
+    with pytest.raises(MediaError, match=f"is an animated {name}; send one frame"):
+        read_header(content, GATEWAY_LIMITS)
+    assert read_header(ENCODED[name], GATEWAY_LIMITS) == Header(name, 37, 23)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1)])
+def test_a_line_of_one_pixel_is_refused_at_the_gateway(size: tuple[int, int]) -> None:
+    with pytest.raises(MediaError, match=f"has {size[0]} x {size[1]} pixels; send at least 2"):
+        read_header(empty_png(*size), GATEWAY_LIMITS)
+    assert read_header(empty_png(2, 400), GATEWAY_LIMITS).height == 400
+
+
+def test_a_refusal_takes_milliseconds_and_decodes_nothing() -> None:
+    files = [bomb_png(20_000), empty_png(300, 1), b"<svg/>", b"\0\0\0\x18ftypheic", empty_png(1, 1)]
+    tracemalloc.start()
+    started = time.process_time()
+    for content in files:
+        with pytest.raises(MediaError):
+            read_header(content, GATEWAY_LIMITS)
+    seconds, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seconds / len(files) < 0.005
+    assert peak < 5 << 20

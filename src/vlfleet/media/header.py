@@ -12,6 +12,28 @@ from vlfleet.families.resize import MAX_ASPECT_RATIO
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """What is read, by magic bytes. SVG, TIFF, JPEG 2000 and HEIF stay out: their decoders are the ones with the holes."""
 
+OTHER_KINDS = {
+    b"<svg": "SVG",
+    b"<?xml": "SVG or other XML",
+    b"<!doctype": "HTML",
+    b"<html": "HTML",
+    b"%pdf": "PDF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\x1aE\xdf\xa3": "a video",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "gzip",
+}
+"""What clients send by mistake, by magic bytes or, for texts, by their first letters in lower case."""
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+HEADER_BYTES = 64 << 10
+WEBP_ANIMATION = 0x02
+"""The flag of the VP8X chunk (RFC 9649, section 2.7.1.1)."""
+
 # read_header judges the size itself, with a lower limit and before any decoder runs; Pillow would only warn.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -24,6 +46,13 @@ class MediaLimits:
     pixels: int = 33_500_000
     """8K (7680 x 4320). A 107 KiB PNG of 30,000 x 30,000 pixels would take 3.4 GiB to decode."""
     side: int = 16_384
+    smallest_side: int = 1
+    animated: bool = True
+    """Whether the first of several frames may stand for them all, as decoders have it."""
+
+
+GATEWAY_LIMITS = MediaLimits(smallest_side=2, animated=False)
+"""What clients may send. A line of one pixel shows nothing; it has ended engines (CVE-2026-22773)."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +87,21 @@ def read_header(data: bytes, limits: MediaLimits = MediaLimits()) -> Header:
             # a phone's JPEG with a second picture behind the first (MPO) is read as the JPEG that it starts with
             header = Header("JPEG" if picture.format == "MPO" else str(picture.format), *picture.size)
     except Exception:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, ... on damaged headers
+        looks = f" (it looks like {kind})" if (kind := other_kind(data[:64])) else ""
         raise MediaError(
-            "is not a picture that can be read", f"send {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            f"is not a picture that can be read{looks}", f"send {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         ) from None
+    if not limits.animated and is_animated(data, header.format):
+        raise MediaError(f"is an animated {header.format}", "send one frame, or the frames as a video")
+    check_size(header, limits)
+    return header
+
+
+def check_size(header: Header, limits: MediaLimits) -> None:
+    """
+    Raises:
+        MediaError: larger, smaller or thinner than `limits` allow.
+    """
     width, height = header.width, header.height
     if width * height > limits.pixels or max(width, height) > limits.side:
         most = f"at most {limits.pixels / 1e6:.1f} megapixels and {limits.side:,} pixels a side"
@@ -69,4 +110,27 @@ def read_header(data: bytes, limits: MediaLimits = MediaLimits()) -> Header:
         raise MediaError(
             f"has {width} x {height} pixels", f"the longer side may be {MAX_ASPECT_RATIO} times the shorter"
         )
-    return header
+    if min(width, height) < limits.smallest_side:
+        raise MediaError(f"has {width} x {height} pixels", f"send at least {limits.smallest_side} pixels a side")
+
+
+def other_kind(start: bytes) -> str:
+    """What a file that is not taken seems to be, by its first bytes; empty when nothing is known."""
+    if start[4:8] == b"ftyp":
+        brand = start[8:12]
+        if brand.startswith(b"avi"):
+            return "AVIF"
+        return "HEIF" if brand in HEIF_BRANDS else "a video"
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return next((kind for magic, kind in OTHER_KINDS.items() if start.startswith(magic) or text.startswith(magic)), "")
+
+
+def is_animated(data: bytes, kind: str) -> bool:
+    """Whether the header announces several frames: APNG by its acTL chunk, WebP by its flag, GIF by the block that
+    makes it loop. A GIF that plays once has no such block and passes for its first frame, as in every decoder."""
+    if kind == "PNG":
+        control = data.find(b"acTL", 8, HEADER_BYTES)
+        return 0 < control < data.find(b"IDAT", 8) or (control > 0 and b"IDAT" not in data)
+    if kind == "WEBP":
+        return data[12:16] == b"VP8X" and bool(data[20] & WEBP_ANIMATION)
+    return kind == "GIF" and any(block in data[:HEADER_BYTES] for block in (b"NETSCAPE2.0", b"ANIMEXTS1.0"))
