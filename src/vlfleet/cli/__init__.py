@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vlfleet import __version__
-from vlfleet.cli import ask, checkpoint, demo, doctor, down, logs, plan, render, restart, status, up
+from vlfleet.cli import ask, calibrate, checkpoint, demo, doctor, down, logs, plan, render, restart, status, up
 from vlfleet.errors import ExitCode, VlfleetError
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ def _options(
 app.command(cls=up.UpCommand)(up.up)
 app.command(cls=plan.PlanCommand)(plan.plan)
 app.command()(render.render)
+app.command()(calibrate.calibrate)
 app.command()(down.down)
 app.command()(status.status)
 app.command()(restart.restart)
