@@ -1,0 +1,127 @@
+"""The route: where each request goes, why, and what its answer teaches. Pure; the shell tells the time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlfleet.gateway.route.correction import Seen, counters
+from vlfleet.gateway.route.cost import Coefficients, Terms
+from vlfleet.gateway.route.features import Features
+from vlfleet.gateway.route.mirror import Capacities
+from vlfleet.gateway.route.policy import Candidate, Policy, choose
+from vlfleet.gateway.route.tracker import Job, Tracker
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A replica for one request, and what it would have cost on each."""
+
+    policy: Policy
+    replica: str
+    terms: Terms
+    candidates: tuple[Candidate, ...]
+    omit: frozenset[str] = frozenset()
+    """Keys of media that it holds: the request may name them without their data."""
+
+
+def explain(decision: Decision) -> dict[str, Any]:
+    """The decision as JSON has it: `replica`, each term in seconds, and the other replicas with theirs."""
+    return {
+        "replica": decision.replica,
+        "policy": decision.policy.value,
+        **decision.terms.as_dict(),
+        "omitted_media": len(decision.omit),
+        "candidates": {
+            each.name: {**each.terms.as_dict(), "in_flight": each.in_flight, "price": round(each.price, 6)}
+            for each in decision.candidates
+        },
+    }
+
+
+_LEAST_WEIGHT = 1e-3
+
+
+class Router:
+    """The replicas, by name, as far as requests were sent to them through here."""
+
+    def __init__(self, policy: Policy = Policy.PREDICTED) -> None:
+        self.policy = policy
+        self._trackers: dict[str, Tracker] = {}
+        self._weights: dict[str, float] = {}
+        self._served: dict[str, int] = {}
+        self._turn = 0
+
+    def started(self, name: str, capacities: Capacities, seed: Coefficients | None = None, weight: float = 1.0) -> None:
+        """A replica, or a new process of one that was there before: it holds nothing, and is as fast as it was."""
+        tracker = self._trackers.get(name)
+        if tracker is None:
+            self._trackers[name] = Tracker(name, capacities, seed or Coefficients())
+        else:
+            tracker.restarted(capacities)
+        # One that comes later is not owed the requests of the time before.
+        shares = [served / self._weights[other] for other, served in self._served.items() if other != name]
+        self._weights[name] = max(weight, _LEAST_WEIGHT)
+        self._served.setdefault(name, int(min(shares, default=0.0) * weight))
+
+    def removed(self, name: str) -> None:
+        """A replica that will not come back."""
+        self._trackers.pop(name, None)
+        self._served.pop(name, None)
+        self._weights.pop(name, None)
+
+    def tracker(self, name: str) -> Tracker:
+        """Of a replica that was started."""
+        return self._trackers[name]
+
+    def decide(
+        self, request: Features, now: float, ready: Sequence[str], exclude: Collection[str] = ()
+    ) -> Decision | None:
+        """Where `request` should go now; None when no ready replica is left. Changes nothing but the turn.
+
+        `exclude`: replicas that had it already, or could not be reached.
+        """
+        candidates = tuple(
+            self._candidate(name, request, now) for name in ready if name not in exclude and name in self._trackers
+        )
+        if not candidates:
+            return None
+        chosen = choose(self.policy, candidates, self._turn, request.session)
+        self._turn += 1
+        mirror = self._trackers[chosen.name].mirror
+        omit = frozenset(placed.medium.key for placed in request.media if mirror.may_omit(placed.medium.key))
+        return Decision(self.policy, chosen.name, chosen.terms, candidates, omit)
+
+    def sent(self, request: Features, decision: Decision, now: float, *, streams: bool = True) -> Job:
+        """The request goes out, as decided. Whatever happens, `finished` or `failed` of this job must follow."""
+        self._served[decision.replica] += 1
+        return self._trackers[decision.replica].sent(request, decision.terms, now, streams=streams)
+
+    def first_token(self, name: str, job: Job, now: float) -> None:
+        """The first byte of an answer came."""
+        if name in self._trackers:
+            self._trackers[name].first_token(job, now)
+
+    def finished(self, name: str, job: Job, now: float, answer_tokens: int | None = None) -> None:
+        """The answer is complete."""
+        if name in self._trackers:
+            self._trackers[name].finished(job, now, answer_tokens)
+
+    def failed(self, name: str, job: Job, now: float, *, missed: bool = False) -> None:
+        """There was no answer, or not all of it. `missed`: the engine answered that it lacks a medium."""
+        if name in self._trackers:
+            self._trackers[name].failed(job, now, missed=missed)
+
+    def scraped(self, name: str, metrics: str) -> Seen:
+        """Compares the mirror with the text of the replica's /metrics."""
+        return self._trackers[name].correction.look(counters(metrics))
+
+    def residents(self) -> Mapping[str, int]:
+        """Media that each replica's processor cache is taken to hold."""
+        return {name: len(tracker.mirror.processor) for name, tracker in self._trackers.items()}
+
+    def _candidate(self, name: str, request: Features, now: float) -> Candidate:
+        tracker = self._trackers[name]
+        _, terms = tracker.predict(request, now)
+        return Candidate(name, terms, tracker.in_flight, self._served[name], self._weights[name])

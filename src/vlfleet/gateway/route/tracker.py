@@ -1,0 +1,165 @@
+"""One replica as the router sees it: its mirror, what it has to do, and how fast it has turned out to be.
+
+Pure: every time is given, in seconds of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlfleet.gateway.route.correction import Correction
+from vlfleet.gateway.route.cost import Coefficients, Load, Terms, predict
+from vlfleet.gateway.route.features import Features
+from vlfleet.gateway.route.learn import Learner
+from vlfleet.gateway.route.mirror import Capacities, Left, Mirror, Visit
+
+_TOGETHER_SECONDS = 0.002
+"""First tokens that come closer than this are of one step."""
+_UNDER_WAY = 0.9
+"""Of the work at the head of the queue, at most so much is taken to be done before its first token shows it."""
+
+
+@dataclass(eq=False)
+class Job:
+    """A request at a replica."""
+
+    visit: Visit
+    terms: Terms
+    """As predicted when it was sent."""
+    answer_tokens: int
+    sent_at: float
+    streams: bool = True
+    """Its first token will be seen."""
+    first_at: float = 0.0
+    running: int = 0
+    """Sequences that decoded when it began to."""
+
+
+class Tracker:
+    """Everything about one replica that the cost needs."""
+
+    def __init__(self, name: str, capacities: Capacities, seed: Coefficients) -> None:
+        self.name = name
+        self.mirror = Mirror(capacities)
+        self.correction = Correction(self.mirror)
+        self.learner = Learner(seed)
+        self.work_seconds = 0.0
+        """Predicted, of all requests that were ever sent there: what fairness is measured by."""
+        self._waiting: dict[Job, None] = {}
+        """Without a first token, in the order in which they were sent."""
+        self._decoding: dict[Job, None] = {}
+        self._preprocess_seconds = 0.0
+        self._engine_seconds = 0.0
+        self._left_tokens = 0
+        self._moved_at = 0.0
+        """When it last gave a first token, or began to work after a rest."""
+        self._batch: list[Left] = []
+        """Of the first tokens that came at `_moved_at`."""
+        self._batch_began = self._batch_ended = 0.0
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._waiting) + len(self._decoding)
+
+    def load(self, now: float) -> Load:
+        """What it has to do at `now`."""
+        self._presume(now)
+        if not self._waiting:
+            return Load(0.0, 0.0, len(self._decoding), self._left_tokens)
+        head = next(iter(self._waiting)).terms
+        gone = now - self._moved_at
+        preprocess = max(0.0, self._preprocess_seconds - min(gone, _UNDER_WAY * head.preprocess))
+        engine = max(0.0, self._engine_seconds - min(gone, _UNDER_WAY * (head.vision + head.prefill)))
+        return Load(preprocess, engine, self.in_flight, self._left_tokens)
+
+    def predict(self, request: Features, now: float) -> tuple[Left, Terms]:
+        """What `request` would cost here, if it were sent at `now`. Changes nothing."""
+        left = self.mirror.look(request)
+        return left, predict(left, request.answer_tokens, self.load(now), self.learner.coefficients)
+
+    def sent(self, request: Features, terms: Terms, now: float, *, streams: bool = True) -> Job:
+        """`request` was sent at `now`; `streams`: its first token will be seen."""
+        if not self._waiting:
+            self._moved_at = now
+        job = Job(self.mirror.dispatch(request), terms, request.answer_tokens, now, streams)
+        self._waiting[job] = None
+        self._preprocess_seconds += terms.preprocess
+        self._engine_seconds += terms.vision + terms.prefill
+        self._left_tokens += job.answer_tokens
+        self.work_seconds += terms.work + terms.decode
+        return job
+
+    def first_token(self, job: Job, now: float) -> None:
+        """The first token of `job` came at `now`. A second call says nothing new."""
+        if job not in self._waiting:
+            return
+        self.mirror.answered(job.visit)
+        if self._batch and now - self._batch_ended > _TOGETHER_SECONDS:
+            self._teach()
+        if not self._batch:
+            self._batch_began = max(job.sent_at, self._moved_at)
+        self._batch.append(job.visit.left)
+        self._batch_ended = now
+        self._begin_decoding(job, now)
+
+    def finished(self, job: Job, now: float, answer_tokens: int | None = None) -> None:
+        """`job` ended well, with so many tokens when they were counted."""
+        tokens = job.answer_tokens if answer_tokens is None else answer_tokens
+        if not job.streams:
+            self.learner.whole(job.terms.total, now - job.sent_at)
+        elif job in self._waiting:
+            self.first_token(job, now)
+        elif job in self._decoding and answer_tokens:
+            running = (job.running + len(self._decoding)) / 2
+            self.learner.decoded(answer_tokens - 1, running, now - job.first_at)
+        self.mirror.finished(job.visit, tokens)
+        self._leave(job, now)
+
+    def failed(self, job: Job, now: float, *, missed: bool = False) -> None:
+        """`job` ended without an answer, or its client left. `missed`: the engine lacked what was sent by its name."""
+        if missed:
+            self.mirror.missed(job.visit)
+        else:
+            self.mirror.failed(job.visit)
+        self._leave(job, now)
+
+    def restarted(self, capacities: Capacities | None = None) -> None:
+        """A new engine process, with nothing in its caches. Requests of the old one end by `failed`, as ever."""
+        self.mirror.restarted(capacities)
+
+    def _presume(self, now: float) -> None:
+        """A job whose first token nobody sees has had it when that was predicted."""
+        while self._waiting:
+            head = next(iter(self._waiting))
+            if head.streams or now < head.sent_at + head.terms.first_token:
+                return
+            self._begin_decoding(head, now)
+
+    def _begin_decoding(self, job: Job, now: float) -> None:
+        self._leave_queue(job)
+        job.first_at, job.running = now, len(self._decoding) + 1
+        self._decoding[job] = None
+        self._moved_at = now
+
+    def _leave(self, job: Job, now: float) -> None:
+        if job in self._waiting:
+            self._leave_queue(job)
+            self._moved_at = now
+        elif job in self._decoding:
+            del self._decoding[job]
+        else:
+            return
+        self._left_tokens -= job.answer_tokens
+
+    def _leave_queue(self, job: Job) -> None:
+        del self._waiting[job]
+        self._preprocess_seconds -= job.terms.preprocess
+        self._engine_seconds -= job.terms.vision + job.terms.prefill
+        if not self._waiting:  # sums of floats keep a rest
+            self._preprocess_seconds = self._engine_seconds = 0.0
+
+    def _teach(self) -> None:
+        seconds = self._batch_ended - self._batch_began
+        if seconds > 0:
+            self.learner.first_token(len(self._batch), self._batch, seconds)
+        self._batch.clear()
