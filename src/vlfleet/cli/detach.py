@@ -20,7 +20,7 @@ from vlfleet.run import already_running, check_port
 
 
 def arguments(spec: FleetSpec, insecure: bool) -> list[str]:
-    """The arguments of `vlfleet up` that ask for `spec`."""
+    """The arguments of `vlfleet up` that ask for `spec`, as it is: it was planned already."""
     options = {
         "--name": spec.name,
         "--replicas": spec.replicas,
@@ -33,7 +33,7 @@ def arguments(spec: FleetSpec, insecure: bool) -> list[str]:
         "--pipeline-parallel-size": spec.pipeline_parallel_size,
         "--drain-timeout": spec.drain_timeout_seconds,
     }
-    flags = [f"{option}={value}" for option, value in options.items()] + ["--insecure"] * insecure
+    flags = [f"{option}={value}" for option, value in options.items()] + ["--no-plan"] + ["--insecure"] * insecure
     return ["up", *flags, *engine_arguments(spec.options), str(spec.model), "--", *spec.engine_args]
 
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from vlfleet.cli.options import note
 
 if TYPE_CHECKING:
+    from vlfleet.cli.up_plan import Chosen
     from vlfleet.engine.launch import Engine, Launch
     from vlfleet.fleet.spec import FleetSpec
 
 _MASK = "***"
 
 
-def dry_run(spec: FleetSpec, engine: Engine, as_json: bool) -> None:
-    """Prints the map of GPUs, and of each replica its port, environment (keys masked) and command.
+def dry_run(spec: FleetSpec, engine: Engine, as_json: bool, chosen: Chosen | None = None) -> None:
+    """Prints the plan, the map of GPUs, and of each replica its port, environment (keys masked) and command.
 
     Ports are free ones of now; `vlfleet up` looks again.
 
@@ -45,9 +46,12 @@ def dry_run(spec: FleetSpec, engine: Engine, as_json: bool) -> None:
         )
     if as_json:
         facts = {"fleet": spec.name, "engine": spec.engine, "url": f"{spec.url}/v1", "replicas": replicas}
-        print(json.dumps({**facts, "notes": prepared.notes}, indent=2))
+        plan = dict(chosen.facts) if chosen else None
+        print(json.dumps({**facts, "plan": plan, "notes": prepared.notes}, indent=2))
         return
     print(f"gateway {spec.url}/v1 in front of {spec.replicas} x {spec.engine}")
+    if chosen:
+        print(f"  {chosen.line}")
     for line in prepared.map:
         print(f"  {line}")
     for replica in replicas:

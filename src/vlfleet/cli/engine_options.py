@@ -17,11 +17,14 @@ def _option(*names: str, **more: Any) -> Any:
     return typer.Option(*names, show_default=False, **more)
 
 
+_PLANNED: dict[str, Any] = {"min": 1, "show_default": "as planned"}
 TensorParallelSize = Annotated[
-    int, typer.Option("--tensor-parallel-size", "-tp", min=1, help="GPUs that share each layer of a replica.")
+    int | None,
+    typer.Option("--tensor-parallel-size", "-tp", help="GPUs that share each layer of a replica.", **_PLANNED),
 ]
 PipelineParallelSize = Annotated[
-    int, typer.Option("--pipeline-parallel-size", "-pp", min=1, help="Groups of GPUs that hold layers in turn.")
+    int | None,
+    typer.Option("--pipeline-parallel-size", "-pp", help="Groups of GPUs that hold layers in turn.", **_PLANNED),
 ]
 Dtype = Annotated[str | None, _option(help="bfloat16, float16, float32, auto.")]
 Quantization = Annotated[str | None, _option("--quantization", "-q", help="fp8, awq, ...; needed for online fp8 only.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vlfleet.errors import ExitCode, VlfleetError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 COMPILE = ("--compilation-config", '{"compile_mm_encoder":true}')
 EXPERTS = ("--enable-expert-parallel",)
+PREFIXES: tuple[tuple[str, ...], ...] = ((), COMPILE, EXPERTS, (*COMPILE, *EXPERTS))
+"""What a plan may put before the engine's arguments that a person gave."""
 
 
 class EngineValues(NamedTuple):
@@ -60,6 +63,26 @@ def values_of(candidate: Candidate) -> EngineValues:
     return EngineValues(
         candidate.tensor_parallel_size, candidate.pipeline_parallel_size, candidate.replicas, options, more
     )
+
+
+def beside(
+    values: EngineValues, options: EngineOptions, engine_args: Sequence[str]
+) -> tuple[EngineOptions, tuple[str, ...]]:
+    """Options and arguments of a plan together with those that a person gave, which win; no flag is said twice."""
+    from vlfleet.engine.vllm.flags import has
+
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    flag_of = {"max_pixels": "--mm-processor-kwargs"}
+    ours = {
+        name: value
+        for name, value in vars(values.options).items()
+        if name not in given and not has(engine_args, flag_of.get(name, "--" + name.replace("_", "-")))
+    }
+    more: list[str] = []
+    for words in (COMPILE, EXPERTS):
+        if words[0] in values.engine_args and not has(engine_args, words[0]):
+            more += words
+    return replace(options, **ours), (*more, *engine_args)
 
 
 def facts(plan: Plan) -> dict[str, Any]:

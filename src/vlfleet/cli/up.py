@@ -57,10 +57,19 @@ def up(
     name: Name = "default",
     replicas: Annotated[
         int | None,
-        typer.Option(min=1, max=256, help="Engine processes; requests are shared out.", show_default="as fit; CPU: 2"),
+        typer.Option(
+            min=1, max=256, help="Engine processes, which share the requests.", show_default="as planned; CPU: 2"
+        ),
     ] = None,
-    tensor_parallel_size: TensorParallelSize = 1,
-    pipeline_parallel_size: PipelineParallelSize = 1,
+    preset: Annotated[
+        str | None,
+        typer.Option("--for", help="A workload to plan for: chat, ocr, batch, agents.", show_default="single pictures"),
+    ] = None,
+    no_plan: Annotated[
+        bool, typer.Option("--no-plan", help="The engine's defaults for all that is not said here.")
+    ] = False,
+    tensor_parallel_size: TensorParallelSize = None,
+    pipeline_parallel_size: PipelineParallelSize = None,
     quantization: Quantization = None,
     dtype: Dtype = None,
     max_model_len: MaxModelLen = None,
@@ -96,15 +105,18 @@ def up(
 ) -> None:
     """Start a fleet; Ctrl-C, or `vlfleet down`, drains and stops it.
 
-    A fleet whose supervisor was killed still runs its replicas: the same `vlfleet up` takes them over.
+    With vLLM, `vlfleet plan` decides what is not said. A fleet whose supervisor was killed still runs its replicas:
+    the same `vlfleet up` takes them over.
     """
     from vlfleet.checkpoint import preflight
+    from vlfleet.cli.up_plan import check_preset, decide
     from vlfleet.fleet.engines import default_engine, engine_named
     from vlfleet.fleet.folder import FleetFolder
     from vlfleet.fleet.spec import FleetSpec, default_threads
     from vlfleet.run import check_host
 
     check_host(host, insecure)
+    check_preset(preset, no_plan)
     folder = FleetFolder.of(name)
     engine = engine or default_engine()
     runs = engine_named(engine)
@@ -119,8 +131,8 @@ def up(
         served_model_name=served_model_name or _default_name(model, path.name),
         name=name,
         engine=engine,
-        tensor_parallel_size=tensor_parallel_size,
-        pipeline_parallel_size=pipeline_parallel_size,
+        tensor_parallel_size=tensor_parallel_size or 1,
+        pipeline_parallel_size=pipeline_parallel_size or 1,
         options=engine_options(
             quantization=quantization,
             dtype=dtype,
@@ -142,12 +154,17 @@ def up(
         port=port,
         drain_timeout_seconds=drain_timeout,
     )
-    replicas = replicas or runs.default_replicas(spec.engine_spec)
-    spec = dataclasses.replace(spec, replicas=replicas, threads=threads or default_threads(replicas))
+    sizes = (tensor_parallel_size, pipeline_parallel_size, replicas)
+    chosen = None if no_plan else decide(spec, sizes, preset, runs, model, None if dry else folder)
+    if chosen:
+        spec = dataclasses.replace(chosen.spec, threads=threads or chosen.spec.threads)
+    else:
+        replicas = replicas or runs.default_replicas(spec.engine_spec)
+        spec = dataclasses.replace(spec, replicas=replicas, threads=threads or default_threads(replicas))
     if dry:
         from vlfleet.cli.dry_run import dry_run
 
-        dry_run(spec, runs, as_json)
+        dry_run(spec, runs, as_json, chosen)
         return
     if detach:
         from vlfleet.cli.detach import detach as run_detached

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from vlfleet.hardware.catalogue_table import GpuModel
 from vlfleet.hardware.machine import Link, Machine
@@ -39,6 +40,8 @@ class Inputs:
     max_pixels: int | None = None
     max_model_len: int | None = None
     kv_cache_dtype: str = "auto"
+    said: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of `Flags` that a person has decided: they stand in every candidate."""
     host_memory_bytes: int = 0
     """0: not known."""
     calibration: Calibration = field(default_factory=Calibration)
