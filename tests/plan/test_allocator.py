@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlfleet.plan.allocator import LOADING_SPLIT_LIMIT, allocate
+from vlfleet.plan.allocator import LOADING_SPLIT_LIMIT, Temporary, allocate
 from vlfleet.plan.terms import MIB
 
 sizes = st.lists(st.integers(1, 64 * MIB), max_size=40)
@@ -36,6 +36,17 @@ def test_under_the_split_limit_a_large_segment_belongs_to_one_tensor() -> None:
     assert allocate([size]).allocated_bytes == size, "1.5 MiB go back"
     assert allocate([size], LOADING_SPLIT_LIMIT).allocated_bytes == 66 * MIB
     assert allocate([0, -1]).reserved_bytes == 0
+
+
+def test_a_tensor_takes_the_place_of_one_that_is_gone_if_it_wastes_less_than_20_mib() -> None:
+    gone = Temporary(250 * MIB)
+    taken = allocate([gone, 231 * MIB], LOADING_SPLIT_LIMIT)
+    assert (taken.requested_bytes, taken.allocated_bytes) == (231 * MIB, 250 * MIB)
+    too_large = allocate([gone, 230 * MIB], LOADING_SPLIT_LIMIT)
+    assert too_large.allocated_bytes == too_large.reserved_bytes == 230 * MIB, "its segment is given back"
+    small = allocate([Temporary(2 * MIB), 2 * MIB], LOADING_SPLIT_LIMIT)
+    assert (small.allocated_bytes, small.reserved_bytes) == (2 * MIB, 20 * MIB)
+    assert allocate([MIB, gone]).reserved_bytes == 2 * MIB
 
 
 @given(sizes)

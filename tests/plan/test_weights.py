@@ -81,6 +81,7 @@ def test_the_table_of_all_models_to_hundredths_of_a_gib(model: str) -> None:
     [
         ("Qwen2.5-VL-7B", None, 1, (0, 26, 0), 15.67),  # H200, tests/doctor/healthy/vllm-0.26-h200-tp1.log
         ("Qwen2.5-VL-7B", None, 2, (0, 26, 0), 7.9),  # ...-servetp2.log
+        ("Qwen2.5-VL-72B", None, 2, (0, 26, 0), 68.59),  # H200, docs/measurements.md
         ("Qwen2-VL-7B", None, 1, (0, 20, 0), 15.5320),
         ("Qwen2-VL-7B", GPTQ_4, 1, (0, 20, 0), 6.4643),
         ("Qwen2.5-VL-72B", None, 4, (0, 20, 0), 34.4340),  # vLLM #16570

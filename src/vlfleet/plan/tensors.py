@@ -1,5 +1,7 @@
 """Every tensor that vLLM allocates while it loads a model, for one rank, in the order of its constructors. Pure.
 
+Those that do not stay are there where they leave a large gap: the float32 tables of the language model's rotation.
+
 Read in vLLM 0.26.0, model_executor/models/{qwen2,qwen3,qwen3_moe,qwen2_vl,qwen2_5_vl,qwen3_vl,qwen3_vl_moe}.py and
 model_executor/layers/{linear,vocab_parallel_embedding,rotary_embedding/mrope}.py.
 """
@@ -15,6 +17,7 @@ from vlfleet.plan.split import kv_heads_per_rank, padded_vocabulary, share
 
 HALF = 2
 """Bytes of a bfloat16 or float16."""
+TEMPORARY = "temporary"
 _VISION_POSITIONS = 8192
 """Rows of the vision tower's table of cosines and sines (`max_position` in its get_rope)."""
 
@@ -35,7 +38,7 @@ class Rank:
 
 
 def tensors(shape: ModelShape, rank: Rank, rope_positions: int, deepstack_rows: int) -> Iterator[tuple[str, int]]:
-    """(part, bytes) of each tensor: parts are vision, embedding, layers, head and tables.
+    """(part, bytes) of each tensor: parts are vision, embedding, layers, head and tables, and TEMPORARY.
 
     `rope_positions` are the rows of the M-RoPE table, `deepstack_rows` those of Qwen3-VL's buffers for visual features
     (max_num_batched_tokens). The vision tower is on every pipeline stage (`_mark_tower_model` does not ask which).
@@ -55,6 +58,9 @@ def tensors(shape: ModelShape, rank: Rank, rope_positions: int, deepstack_rows: 
     for number, layer in enumerate(rank.layers):
         yield from (("layers", size) for size in _attention(shape, rank, layer))
         if number == 0:
+            # RotaryEmbedding._compute_cos_sin_cache: angles, cosines, sines, and both in one, then in 16 bits.
+            angles = rope_positions * shape.head_dim // 2 * 4
+            yield from [(TEMPORARY, size) for size in (angles, angles, angles, 2 * angles)]
             yield "tables", rope_positions * shape.head_dim * HALF
         yield from (("layers", size) for size in _mlp(shape, rank, layer))
         yield from [("layers", shape.hidden_size * HALF)] * 2

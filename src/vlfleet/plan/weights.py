@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vlfleet.plan.allocator import LOADING_SPLIT_LIMIT, allocate
+from vlfleet.plan.allocator import LOADING_SPLIT_LIMIT, Temporary, allocate
 from vlfleet.plan.releases import accounting
 from vlfleet.plan.shape import ModelShape
 from vlfleet.plan.split import pipeline_layers
-from vlfleet.plan.tensors import Rank, tensors
+from vlfleet.plan.tensors import TEMPORARY, Rank, tensors
 from vlfleet.plan.terms import Term
 
 Release = tuple[int, int, int]
@@ -84,7 +84,8 @@ def weights(shape: ModelShape, rank: Rank, release: Release, max_num_batched_tok
     of: Counter[str] = Counter()
     for part, size in parts:
         of[part] += size
-    books = allocate((size for _, size in parts), LOADING_SPLIT_LIMIT if rules.split_limit else None)
+    sizes = (Temporary(size) if part == TEMPORARY else size for part, size in parts)
+    books = allocate(sizes, LOADING_SPLIT_LIMIT if rules.split_limit else None)
     return Weights(
         vision_bytes=of["vision"],
         embedding_bytes=of["embedding"],
