@@ -58,7 +58,7 @@ class EngineState:
             return None
         self._number += 1
         batch = Batch(draft.tokens, draft.pairs, decodes, context, len(draft.finished), tuple(draft.images))
-        step = Step(number, batch, decodes + len(draft.finished), seen=draft.seen)
+        step = Step(number, batch, decodes + len(draft.finished), seen=draft.seen, admitted=draft.admitted)
         self._context += decodes
         self._decodes_end(step)
         for request in draft.finished:
@@ -180,6 +180,7 @@ class EngineState:
             request.runs_held = len(runs)
             request.computed = cached
             self.images += len(request.images)
+            draft.admitted += sum(image.picture.patches for image in request.images)
             self.asked_tokens += request.want
             self.found_tokens += cached
             if not self._grow(request, cached + new):

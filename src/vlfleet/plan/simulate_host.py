@@ -1,7 +1,16 @@
-"""The CPU side of an engine: the API server's event loop, its media threads, and the way of pixels to the engine."""
+"""The CPU side of an engine: the API server's interpreter, its media thread, and the way of pixels to the engine.
+
+An API server is one Python process: its event loop (HTTP, JSON, streamed tokens) and the only thread that makes pixels
+of pictures (`_mm_executor`, max_workers=1, vllm/renderers/base.py) share one interpreter lock. A thread
+that works in torch gives the lock back at every operation and then has to get it again, behind a loop that streams
+tokens or reads bodies: that is where requests of a burst wait for their first token, while those before them are
+answered quickly (of 64 requests to a 3B, each with a new picture of 448 pixels, 12 were in no queue of the engine).
+"""
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from dataclasses import dataclass
 
 from vlfleet.plan.demand import Picture
@@ -13,6 +22,13 @@ BODY_BYTES_PER_PIXEL = 0.37
 """Of a picture as base64 in a request: a photo as JPEG of quality 92, 288 kB of 1024 x 1024 (measured), times 4/3."""
 
 
+SWITCH_SECONDS = 0.005
+"""Python's `sys.getswitchinterval()`: within it the lock is handed over."""
+NEW_TURNS = 23
+"""Torch operations of Qwen2VLImageProcessor for one picture (transformers 5.17, counted by a TorchDispatchMode)."""
+KNOWN_TURNS = 1
+
+
 @dataclass(frozen=True)
 class PictureCost:
     """CPU seconds of one picture."""
@@ -20,9 +36,9 @@ class PictureCost:
     body: float
     """On the event loop."""
     decode: float
-    """In one of many threads."""
+    """In one of many threads, most of it without the lock."""
     hash: float
-    """In the only media thread, like all that follows."""
+    """In the only media thread, like `process`."""
     process: float
     transfer: float
     """To the engine, one after the other."""
@@ -59,6 +75,29 @@ class Queue:
         return self.free_at
 
 
+class Interpreter(Queue):
+    """What the event loop has to do; in between, another thread gets the lock."""
+
+    def between(self, now: float, seconds: float, turns: float) -> float:
+        """When so much work of another thread is done, that has to get the lock so many times."""
+        wait = min(max(0.0, self.free_at - now), turns * SWITCH_SECONDS)
+        self.do(now, seconds)
+        return now + wait + seconds
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What the media thread does for a request, piece by piece."""
+
+    pieces: int
+    seconds: float
+    """Of each piece."""
+    turns: float
+    """Of each piece, how often it has to get the lock."""
+    transfer: float
+    """Seconds that its pixels then take to the engine."""
+
+
 class Host:
     """One API server."""
 
@@ -67,9 +106,12 @@ class Host:
         self._pixels = (pixel_bytes, pixels_per_patch)
         self._cache = LeastRecent(cache)
         self._costs: dict[Picture, PictureCost] = {}
-        self.loop = Queue()
-        self.media = Queue()
+        self.interpreter = Interpreter()
         self.socket = Queue()
+        self.media: deque[Request] = deque()
+        """Requests whose pictures wait for their thread; the first is worked on."""
+        self.media_seconds = 0.0
+        """In which the thread had something to do."""
 
     def cost(self, image: Image) -> PictureCost:
         """Of this picture, if it is new."""
@@ -81,23 +123,27 @@ class Host:
     def receive(self, now: float, request: Request) -> float:
         """When a request that arrives now has been read; its pictures then wait for their threads."""
         seconds = self._c.request_seconds + sum(self.cost(image).body for image in request.images if image.sent)
-        return self.loop.do(now, seconds)
+        return self.interpreter.do(now, seconds)
 
     def decoded(self, now: float, request: Request) -> float:
         """When its pictures are decoded: each in a thread of its own, as many as there are (8) are enough."""
         return now + max((self.cost(image).decode for image in request.images if image.sent), default=0.0)
 
-    def prepare(self, now: float, request: Request) -> tuple[float, float]:
-        """When its pictures are processed, and how long their pixels then take to the engine."""
+    def prepare(self, request: Request) -> Preparation:
+        """The work on its pictures, which are known from now on."""
         seconds = transfer = 0.0
+        turns = 0
         for image in request.images:
             cost = self.cost(image)
             seconds += self._c.medium_seconds + (cost.hash if image.sent else 0.0)
+            turns += KNOWN_TURNS
             if not self._cache.use(image.number, cost.size_bytes):
                 seconds += cost.process
                 transfer += cost.transfer
-        return (self.media.do(now, seconds) if request.images else now), transfer
+                turns += NEW_TURNS
+        pieces = math.ceil(seconds / SWITCH_SECONDS)
+        return Preparation(pieces, seconds / pieces, turns / pieces, transfer)
 
     def stream(self, now: float, tokens: float) -> float:
         """When the clients have the tokens of a step that ends now."""
-        return self.loop.do(now, self._c.delivery_seconds + tokens * self._c.token_seconds)
+        return self.interpreter.do(now, self._c.delivery_seconds + tokens * self._c.token_seconds)

@@ -10,7 +10,7 @@ from itertools import count
 
 from vlfleet.plan.operators import Operator
 from vlfleet.plan.simulate_engine import EngineState
-from vlfleet.plan.simulate_host import Host
+from vlfleet.plan.simulate_host import Host, Preparation
 from vlfleet.plan.simulate_requests import Request
 from vlfleet.plan.simulate_step import Step
 from vlfleet.plan.speed import API_SERVER, GIB, GPU, PREPROCESSING, TRANSFER, Setup
@@ -99,8 +99,8 @@ class Replica:
         servers = len(self.hosts)
         return {
             GPU: self._gpu_seconds,
-            API_SERVER: sum(host.loop.busy_seconds for host in self.hosts) / servers,
-            PREPROCESSING: sum(host.media.busy_seconds for host in self.hosts) / servers,
+            API_SERVER: sum(host.interpreter.busy_seconds for host in self.hosts) / servers,
+            PREPROCESSING: sum(host.media_seconds for host in self.hosts) / servers,
             TRANSFER: sum(host.socket.busy_seconds for host in self.hosts) / servers,
             "running": self._running_seconds,
             "operators": len(self._operators),
@@ -130,8 +130,26 @@ class Replica:
         self._at(host.decoded(self.now, request), partial(self._decoded, request, host))
 
     def _decoded(self, request: Request, host: Host) -> None:
-        done, transfer = host.prepare(self.now, request)
-        self._at(done, partial(self._prepared, request, host, transfer))
+        if not request.images:
+            self._prepared(request, host, 0.0)
+            return
+        host.media.append(request)
+        if len(host.media) == 1:
+            self._begin_media(host)
+
+    def _begin_media(self, host: Host) -> None:
+        preparation = host.prepare(host.media[0])
+        self._work_on_media(host, preparation, self.now, preparation.pieces)
+
+    def _work_on_media(self, host: Host, preparation: Preparation, begun: float, left: int) -> None:
+        if left:
+            end = host.interpreter.between(self.now, preparation.seconds, preparation.turns)
+            self._at(end, partial(self._work_on_media, host, preparation, begun, left - 1))
+            return
+        host.media_seconds += self.now - begun
+        self._prepared(host.media.popleft(), host, preparation.transfer)
+        if host.media:
+            self._begin_media(host)
 
     def _prepared(self, request: Request, host: Host, transfer: float) -> None:
         there = host.socket.do(self.now, transfer) if transfer else self.now
@@ -149,9 +167,8 @@ class Replica:
             if step is None:
                 return
             begin = self.now
-            if step.batch.images:
-                begin = max(self.now, self._feed_free_at) + self.clock.feed_seconds(step.batch.images)
-                self._feed_free_at = begin
+            if feed := self.clock.feed_seconds(step.batch.images) + self.clock.broadcast_seconds(step.admitted):
+                begin = self._feed_free_at = max(self.now, self._feed_free_at) + feed
             seconds = self.clock.seconds(step.batch)
             self._gpu_free_at = max(begin, self._gpu_free_at) + seconds
             self._gpu_seconds += seconds

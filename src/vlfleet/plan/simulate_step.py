@@ -32,6 +32,8 @@ class Step:
     """Requests whose last token this is, as they were then (`Request.turn`): a preempted one is no longer the same."""
     seen: list[tuple[Request, int]] = field(default_factory=list)
     """Pictures that are wholly in the KV cache after it."""
+    admitted: int = 0
+    """Patches of all pictures of the requests that begin with it, whether they are looked at now, later or never."""
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Draft:
     finished: list[Request] = field(default_factory=list)
     images: list[int] = field(default_factory=list)
     seen: list[tuple[Request, int]] = field(default_factory=list)
+    admitted: int = 0
     starved: int = 0
     """Decoding requests for which no token was left."""
     starved_context: int = 0

@@ -4,7 +4,7 @@ Three kinds of coefficients, by where their default comes from:
 
 prior     of GPUs in general: fits on AIConfigurator's measured operators (ai-dynamo/aiconfigurator, Apache-2.0)
 host      CPU seconds of vLLM 0.32's and transformers 5's own code on one core, by benchmarks/host_costs.py
-fitted    on `FITTED_ROWS`, vLLM 0.26 with Qwen2.5-VL-7B on an H200, by `calibrate.fit`
+fitted    on `FITTED_ROWS` and `FITTED_POINTS`, vLLM 0.26 with Qwen2.5-VL-3B and 7B on H200s, by `calibrate.fit`
 """
 
 from __future__ import annotations
@@ -26,8 +26,13 @@ FITTED = (
     "mixed_step_seconds",
     "unaligned_efficiency",
     "vision_call_seconds",
+    "launch_seconds_per_layer",
+    "rank_launch_share",
     "rank_step_seconds",
     "broadcast_seconds_per_byte",
+    "process_seconds_per_pixel",
+    "large_process_seconds_per_pixel",
+    "transfer_seconds_per_byte",
 )
 """The coefficients whose defaults were fitted."""
 FITTED_ROWS = (
@@ -37,10 +42,26 @@ FITTED_ROWS = (
     "defaults text",
     "defaults unique",
     "defaults unique c1",
-    "tp2 text",
-    "tp2 cached c1",
 )
 """The measurements they were fitted on, by their names in tests/plan/measured_h200.py. All others are predicted."""
+FITTED_POINTS = (
+    "q25vl-3b-tp1 448 x1",
+    "q25vl-3b-tp1 448 x64",
+    "q25vl-3b-tp1 1024 x16",
+    "q25vl-3b-tp1 1792 x1",
+    "q25vl-3b-tp1 1792 x64",
+    "q25vl-7b-tp1 448 x16",
+    "q25vl-7b-tp1 1024 x1",
+    "q25vl-7b-tp1 1024 x64",
+    "q25vl-7b-tp1 1792 x16",
+    "q25vl-3b-tp2 448 x1",
+    "q25vl-3b-tp2 448 x64",
+    "q25vl-3b-tp2 1024 x16",
+    "q25vl-7b-tp2 448 x1",
+    "q25vl-7b-tp2 448 x64",
+    "q25vl-7b-tp2 1024 x16",
+)
+"""And on these of benchmarks/plan_grid_h200.json: every second one; the other half is predicted."""
 
 
 @dataclass(frozen=True)
@@ -55,44 +76,50 @@ class Coefficients:
     """Prior; what the smallest GEMM takes; of the GPU."""
     eight_bit_efficiency: float = 0.65
     """Prior, of FP8's or INT8's peak; fits for FP8 lie between 0.49 and 0.83."""
-    unaligned_efficiency: float = 0.0795
+    unaligned_efficiency: float = 0.0958
     """Fitted; of a bf16 GEMM whose inner size is no multiple of 8 (Qwen2.5-VL-3B and 7B: 3,420 in the vision tower),
     where no kernel of tensor cores can load 16 bytes at once. Compiled (inductor pads) it is as any other."""
     attention_efficiency: float = 0.5
     """Prior; of prefill and of the vision tower (head sizes of 64 to 128)."""
     decode_attention_efficiency: float = 0.88
     """Prior; of the memory's bandwidth."""
-    step_seconds: float = 0.75e-3
+    step_seconds: float = 0.82e-3
     """Fitted; of one step beside its layers: sampling, small kernels, the gaps between them."""
-    sequence_seconds: float = 4.3e-6
+    sequence_seconds: float = 4.66e-6
     """Fitted; of each sequence in a step: sampling over the vocabulary, bookkeeping."""
-    mixed_step_seconds: float = 2.5e-3
+    mixed_step_seconds: float = 2.18e-3
     """Fitted; a step with prompt tokens in it cannot be replayed as one CUDA graph."""
-    rank_step_seconds: float = 1.66e-3
-    """Fitted; of a step when ranks are processes of their own (tensor or pipeline parallelism)."""
-    broadcast_seconds_per_byte: float = 1.33e-9
-    """Fitted; pixels on their way from the engine to the ranks, when these are processes of their own."""
-    vision_call_seconds: float = 5.1e-3
+    rank_step_seconds: float = 0.09e-3
+    """Fitted; of a step when ranks are processes of their own (tensor or pipeline parallelism); what they
+    are to do is sent while the step before runs."""
+    broadcast_seconds_per_byte: float = 6.3e-10
+    """Fitted; pixels of new requests on their way from the engine to ranks that are processes of their own."""
+    vision_call_seconds: float = 6.2e-3
     """Fitted; one pass of the vision tower: the GPU waits while positions and windows are worked out and copied."""
-    launch_seconds_per_layer: float = 3.2e-4
-    """Host; an eager vision layer's kernels are launched one by one (transformers' Qwen2.5-VL tower, 32 layers)."""
+    launch_seconds_per_layer: float = 6.6e-4
+    """Fitted; an eager vision layer's kernels are launched one by one. transformers' tower alone takes 3.2e-4;
+    in the engine the interpreter is shared with the threads that read requests and send tokens."""
+    rank_launch_share: float = 0.62
+    """Fitted; of that, where a rank is a process of its own: nothing else there wants the interpreter."""
     compiled_launch_share: float = 0.3
     """Of that, when the vision tower is compiled. Not measured."""
     feed_seconds_per_byte: float = 1.5e-10
     """Host; pixels are copied twice on their way to the GPU (concatenated, and into pinned memory)."""
-    transfer_seconds_per_byte: float = 7.1e-10
-    """Host; pixels from API server to engine (msgpack over a local socket). 0.25 to 0.91 in three runs on a busy
-    machine; 0.71 is what the difference of new and known pictures on the H200's host leaves."""
+    transfer_seconds_per_byte: float = 2.46e-10
+    """Fitted; pixels from API server to engine (msgpack over a local socket); 2.5e-10 to 9.1e-10 in three runs
+    on a busy machine."""
     decode_seconds_per_pixel: float = 4.1e-9
     """Host; Pillow, JPEG quality 92."""
     hash_seconds_per_pixel: float = 0.95e-9
     """Host; blake3 of the decoded picture."""
-    process_seconds_per_pixel: float = 13.5e-9
-    """Host; Qwen2VLImageProcessor (torchvision backend), by pixels of the resized picture."""
+    process_seconds_per_pixel: float = 2.54e-8
+    """Fitted; Qwen2VLImageProcessor (torchvision backend) in the API server, by pixels of the resized picture. Alone on
+    one core of another machine it takes 1.35e-8."""
     process_seconds_per_sent_pixel: float = 1.2e-9
     """Host; reading the picture that is resized."""
-    large_process_seconds_per_pixel: float = 31e-9
-    """Host; above `LARGE_PIXELS` every buffer is mapped anew and pays its page faults."""
+    large_process_seconds_per_pixel: float = 1.72e-8
+    """Fitted; above `LARGE_PIXELS`, where every buffer is mapped anew. Page faults made it 3.1e-8 in a sandbox; on the
+    host of the H200s larger pictures are cheaper by the pixel."""
     request_seconds: float = 2.1e-3
     """Host; of the API server's event loop for each request: HTTP, JSON, chat template, answer."""
     medium_seconds: float = 0.5e-3

@@ -142,7 +142,7 @@ class _Steady:
         step = often * mixed + (1 - often) * plain
         rate = k / step
         chunks = max(1, math.ceil(needs.new_tokens / self.limits.max_num_batched_tokens))
-        first = mixed * chunks + self.clock.feed_seconds([round(needs.encodes * needs.patches)])
+        first = mixed * chunks + self._feed(1.0)
         front = needs.loop + needs.decode + needs.media + needs.transfer + c.idle_seconds + c.delivery_seconds
         others = 1.0 if math.isinf(self.in_flight) else max(0.0, 1 - 1 / self.in_flight)
         token = plain + (step - plain) * others
@@ -151,9 +151,15 @@ class _Steady:
         return _State(k, step, token, decodes, rate, front + first, wait)
 
     def _mixed(self, begun: float, decodes: float) -> float:
-        """Seconds of a step with so many new prompts."""
+        """Seconds of a step with so many new prompts, whose pixels come while the step before runs."""
         vision = sum(seconds for _, seconds in self._vision(begun * self.needs.encodes))
-        return vision + self.clock.seconds(self._batch(begun, decodes))
+        return max(vision + self.clock.seconds(self._batch(begun, decodes)), self._feed(begun))
+
+    def _feed(self, begun: float) -> float:
+        """CPU seconds before such a step."""
+        needs, clock = self.needs, self.clock
+        copied = clock.feed_seconds([round(begun * needs.encodes * needs.patches)])
+        return copied + clock.broadcast_seconds(begun * self.workload.media * needs.patches)
 
     def _wait(self, k: float, step: float, prompt: float) -> float:
         """For the steps that are decided already: half of the running one, and the next.
@@ -167,11 +173,20 @@ class _Steady:
 
     def _front_wait(self, rate: float, running: float) -> float:
         """In the queues before the engine."""
-        needs, c, servers = self.needs, self.c, self.setup.api_server_count
-        streamed = self.answer * (c.token_seconds + c.delivery_seconds / max(1.0, running))
-        wait = self._queue(rate / servers, needs.loop + streamed) * needs.loop
-        wait += self._queue(rate / servers, needs.media) * needs.media
-        return wait + self._queue(rate / servers, needs.transfer) * needs.transfer
+        needs, rate = self.needs, rate / self.setup.api_server_count
+        loop = needs.loop + self._streamed(running)
+        media = self._slowed(rate, loop)
+        wait = self._queue(rate, loop) * needs.loop + media - needs.media
+        wait += self._queue(rate, media) * media
+        return wait + self._queue(rate, needs.transfer) * needs.transfer
+
+    def _streamed(self, running: float) -> float:
+        """Of the event loop, for one answer."""
+        return self.answer * (self.c.token_seconds + self.c.delivery_seconds / max(1.0, running))
+
+    def _slowed(self, rate: float, loop: float) -> float:
+        """Seconds of the media thread for one request, when it gets what the loop leaves of the interpreter."""
+        return self.needs.media / max(1 - _FULL, 1 - rate * loop)
 
     def _queue(self, rate: float, seconds: float) -> float:
         """Waits for one service of `seconds`, in services: of others in a closed loop, of chance in an open one."""
@@ -198,7 +213,7 @@ class _Steady:
     # For a person
 
     def _told(self, state: _State, backlog: float) -> Speed:
-        w, c, needs = self.workload, self.c, self.needs
+        w, needs = self.workload, self.needs
         rate = state.rate * self.busy_replicas
         if w.request_rate is not None:
             rate = min(rate, w.request_rate)
@@ -206,8 +221,8 @@ class _Steady:
         ttft = Percentiles(fixed + _TAIL_50 * wait, fixed + _TAIL_95 * wait, fixed + _TAIL_99 * wait)
         token = state.token_seconds if self.answer > 1 else 0.0
         tpot = Percentiles(token, token, token)
-        streamed = c.delivery_seconds / max(1.0, state.decodes) + c.token_seconds
-        servers = self.setup.api_server_count
+        each = state.rate / self.setup.api_server_count
+        loop = needs.loop + self._streamed(state.decodes)
         together = max(1.0, state.decodes) if self.answer > 1 else 0.0
         return Speed(
             requests_per_second=rate,
@@ -218,9 +233,9 @@ class _Steady:
             within_slo=_within(ttft.p95, w.ttft_p95_seconds) * _within(tpot.p95, w.tpot_p95_seconds),
             busy={
                 GPU: min(1.0, state.decodes or state.k),
-                API_SERVER: min(1.0, state.rate / servers * (needs.loop + self.answer * streamed)),
-                PREPROCESSING: min(1.0, state.rate / servers * needs.media),
-                TRANSFER: min(1.0, state.rate / servers * needs.transfer),
+                API_SERVER: min(1.0, each * (loop + needs.media)),
+                PREPROCESSING: min(1.0, each * self._slowed(each, loop)),
+                TRANSFER: min(1.0, each * needs.transfer),
             },
             operators=merged([Operator(n, s / state.k) for n, s in self._operators(state.k, together)]),
             running=state.decodes + state.k,

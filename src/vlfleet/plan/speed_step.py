@@ -67,10 +67,19 @@ class StepClock:
         return merged([*self.vision(batch.images), *language, *overhead])
 
     def feed_seconds(self, images: Sequence[int]) -> float:
-        """CPU time before a step with these pictures can start: their pixels are copied, and sent to the ranks."""
-        size = sum(images) * self.work.pixel_bytes_per_patch
-        c = self.clock.coefficients
-        return size * (c.feed_seconds_per_byte + (c.broadcast_seconds_per_byte if self._processes else 0.0))
+        """CPU time before a step that looks at these pictures (patches of each) can start: their pixels are copied."""
+        return sum(images) * self.work.pixel_bytes_per_patch * self.clock.coefficients.feed_seconds_per_byte
+
+    def broadcast_seconds(self, patches: float) -> float:
+        """CPU time before a step can start in which requests with so many patches are new to the engine.
+
+        Where ranks are processes of their own, the scheduler's decision is pickled for them, and it holds the pixels of
+        every new request, all at once (`NewRequestData.mm_features`, vllm/v1/core/sched/output.py, 0.26): those of
+        pictures whose turn has not come, and of pictures whose output is known.
+        """
+        if not self._processes:
+            return 0.0
+        return patches * self.work.pixel_bytes_per_patch * self.clock.coefficients.broadcast_seconds_per_byte
 
     def vision(self, images: Sequence[int]) -> tuple[Operator, ...]:
         """The vision tower over these pictures (patches of each), all in one pass."""
@@ -92,6 +101,7 @@ class StepClock:
         c = clock.coefficients
         launches = tower.depth * c.launch_seconds_per_layer
         launches *= c.compiled_launch_share if work.cut.compile_mm_encoder else 1.0
+        launches *= c.rank_launch_share if self._processes else 1.0
         idle = max(0.0, launches - sum(operator.seconds for operator in found))
         found.append(Operator(VISION_LAUNCH, c.vision_call_seconds + idle))
         found.append(Operator(VISION_WIRE, self._vision_wire(sum(images))))
