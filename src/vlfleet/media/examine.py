@@ -50,18 +50,39 @@ def examine_data_url(url: str, modality: str, vision: Vision, limits: MediaLimit
     Raises:
         MediaError: another URL, not base64, not a medium of this modality, or beyond `limits`.
     """
-    head, text = split_data_url(url, modality)
-    encoded_bytes = len(text) * 3 // 4
-    if encoded_bytes > limits.encoded_bytes:
-        cause = f"is {encoded_bytes / 2**20:.1f} MiB large"
-        raise MediaError(cause, f"send at most {limits.encoded_bytes >> 20} MiB, or a smaller {modality}")
-    if head == FRAMES_TYPE:
-        return _frames(text, vision, limits)
+    kind, text = split_data_url(url, modality)
+    if kind != FRAMES_TYPE:
+        return examine_base64(text, modality, vision, limits)
+    refuse_large(text, modality, limits)
+    return _frames(text, vision, limits)
+
+
+def examine_base64(
+    text: bytes | memoryview, modality: str, vision: Vision, limits: MediaLimits = GATEWAY_LIMITS
+) -> Medium:
+    """The medium in a file of which the base64 text is at hand.
+
+    Raises:
+        MediaError: see `examine_data_url`.
+    """
+    text = memoryview(text)
+    refuse_large(text, modality, limits)
     file = Base64File(text)
     if modality == "video":
         return _video(file, digest_of_base64(text), vision, limits)
     header = _picture_header(text, limits)
     return _picture(header, digest_of_base64(text), file.size_bytes, vision)
+
+
+def refuse_large(text: memoryview, modality: str, limits: MediaLimits) -> None:
+    """
+    Raises:
+        MediaError: the file is larger than `limits` allow.
+    """
+    encoded_bytes = len(text) * 3 // 4
+    if encoded_bytes > limits.encoded_bytes:
+        cause = f"is {encoded_bytes / 2**20:.1f} MiB large"
+        raise MediaError(cause, f"send at most {limits.encoded_bytes >> 20} MiB, or a smaller {modality}")
 
 
 def examine_bytes(encoded: bytes, modality: str, vision: Vision, limits: MediaLimits = GATEWAY_LIMITS) -> Medium:

@@ -78,6 +78,10 @@ class Namer:
         """The uuid of a medium, which vLLM takes as its cache key: `vlf-` and 64 hexadecimal digits."""
         return PREFIX + self._hash(b"medium", digest, tenant.encode(), modality.encode(), settings)
 
+    def file_id(self, digest: bytes, *, tenant: str = "") -> str:
+        """The id of an upload: the same file of the same tenant has the same id, and no other tenant can guess it."""
+        return "file-" + self._hash(b"file", digest, tenant.encode())
+
     def alias(self, chosen: str, *, tenant: str = "") -> str:
         """The name under which a uuid that a client chose is kept; it can equal neither a medium's name nor what
         another tenant chose."""
