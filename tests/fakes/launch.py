@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vlfleet.engine.launch import EngineSpec, Failure, FailureKind, Launch, Observation, Placement, Preparation, Value
+from vlfleet.engine.launch import EngineSpec, Failure, FailureKind, Launch, Lesson, Observation, Placement, Preparation, Value
 
 _ERROR = re.compile(r"(?P<how>ERROR|FATAL)(?:\[(?P<kind>\w+)\])?: (?P<text>.*)")
 MAX_NUM_BATCHED_TOKENS = 16384
@@ -50,6 +50,9 @@ class FakeEngine:
             return Observation(name.strip())
         _, found, text = line.partition("decided: ")
         return Observation(decisions=json.loads(text)) if found else None
+
+    def learn(self, spec: EngineSpec, placement: Placement, decisions: Mapping[str, Value]) -> Lesson | None:
+        return None
 
     def failure(self, lines: Sequence[str]) -> Failure | None:
         """`ERROR: cause | remedy`, or `ERROR[kind]:`; with `FATAL` another start cannot help."""

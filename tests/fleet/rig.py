@@ -16,6 +16,7 @@ from vlfleet.engine.launch import (
     EngineSpec,
     Failure,
     Launch,
+    Lesson,
     Observation,
     Placement,
     Preparation,
@@ -80,6 +81,9 @@ class ScriptEngine:
 
     def observe(self, line: str) -> Observation | None:
         return Observation(line.removeprefix("phase: ")) if line.startswith("phase: ") else None
+
+    def learn(self, spec: EngineSpec, placement: Placement, decisions: Mapping[str, Value]) -> Lesson | None:
+        return None
 
     def failure(self, lines: Sequence[str]) -> Failure | None:
         found = next((line for line in lines if line.startswith("ERROR: ")), "")

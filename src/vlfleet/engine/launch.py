@@ -107,6 +107,16 @@ class Observation:
     """What the engine has decided: kv_cache_tokens, max_concurrency, encoder_budget_tokens, weights_gib, ..."""
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a start taught, after the next plans have been corrected by it."""
+
+    decisions: Mapping[str, Value] = field(default_factory=dict)
+    """What was predicted of this start, beside what it decided."""
+    said: str = ""
+    """One line for a person, where the prediction was far off; else empty."""
+
+
 class Engine(Protocol):
     """An engine as the fleet sees it: serves OpenAI's API on loopback, and answers /health with 200 once ready."""
 
@@ -132,6 +142,14 @@ class Engine(Protocol):
 
     def observe(self, line: str) -> Observation | None:
         """What this log line tells of the start, or None."""
+        ...
+
+    def learn(self, spec: EngineSpec, placement: Placement, decisions: Mapping[str, Value]) -> Lesson | None:
+        """Corrects what plans are made of by a start that went well; None: it tells nothing. Called in a thread.
+
+        Raises:
+            OSError, VlfleetError: what it told cannot be kept.
+        """
         ...
 
     def failure(self, lines: Sequence[str]) -> Failure | None:

@@ -88,7 +88,7 @@ class ReplicaLife:
     async def _one_run(self) -> Failure:
         replica, shared = self.replica, self._shared
         process = self.process or await self._start()
-        watch = self.watch = Watch(replica, shared)
+        watch = self.watch = Watch(replica, shared, self._learn)
         ended, unfit = asyncio.create_task(process.ended()), asyncio.create_task(watch.run())
         try:
             await asyncio.wait((ended, unfit), return_when=asyncio.FIRST_COMPLETED)
@@ -120,6 +120,22 @@ class ReplicaLife:
         replica.pid = self.process.engine.pid
         shared.on_change(replica)
         return self.process
+
+    async def _learn(self) -> None:
+        """Lets the engine correct the next plans by this start; whatever goes wrong there, the replica serves."""
+        replica, shared = self.replica, self._shared
+        decisions = dict(replica.decisions)
+        try:
+            lesson = await asyncio.to_thread(shared.engine.learn, self.spec, replica.placement, decisions)
+        except Exception as error:
+            shared.say(f"{replica.name}: what its start told of memory is not kept: {error}")
+            return
+        if lesson is None:
+            return
+        replica.decisions |= lesson.decisions
+        shared.on_change(replica)
+        if lesson.said:
+            shared.say(f"{replica.name}: {lesson.said}")
 
     def _explain(self, process: EngineProcess) -> Failure:
         """Why the engine ended: what the kernel did, what its log says, or at least how."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -54,8 +54,10 @@ class Shared:
 class Watch:
     """One run: writes phase, detail and times of the record until the run has to be ended."""
 
-    def __init__(self, replica: Replica, shared: Shared) -> None:
+    def __init__(self, replica: Replica, shared: Shared, settled: Callable[[], Awaitable[None]]) -> None:
+        """`settled` is awaited once, when the log of the start has been read to its end."""
         self.draining = False
+        self._settled = settled
         self.proved = asyncio.Event()
         """It has given a token, or says that it takes no such request."""
         self._replica, self._shared, self._timing = replica, shared, shared.timing
@@ -232,6 +234,7 @@ class Watch:
                 await asyncio.sleep(timing.log_poll_seconds)
             await asyncio.sleep(timing.decisions_seconds)
             self._read_log()
+            await self._settled()
         while True:
             await asyncio.to_thread(logs.bound, self._shared.folder.log(replica.name), timing.most_log_bytes)
             await asyncio.sleep(_LOG_BOUND_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -69,10 +70,14 @@ def read(gpu: str, release: Release) -> Calibration:
 
 
 def write(calibration: Calibration) -> Path:
-    """Its file, replaced in one step."""
+    """Its file, replaced in one step.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     file = path_of(calibration.gpu, calibration.release)
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_suffix(".new")
+    beside = file.with_suffix(f".{os.getpid()}.new")  # another fleet may learn at the same time
     beside.write_text(json.dumps(asdict(calibration), indent=1) + "\n", encoding="utf-8")
     beside.replace(file)
     return file

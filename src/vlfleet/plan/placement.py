@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,3 +15,7 @@ class Placement:
     """Of the smallest of these GPUs."""
     peer_access: bool = True
     """Whether every two GPUs of a tensor-parallel group can read each other's memory."""
+    free_bytes: int = field(default=0, compare=False)
+    """Of the fullest of these GPUs when they were chosen; 0: not known."""
+    gpu: str = field(default="", compare=False)
+    """Their model, as NVML calls it; empty: not known, or several."""

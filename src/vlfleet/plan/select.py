@@ -62,16 +62,23 @@ def place(
         first = (*_ends(busy), *_smaller_share(busy, needed - len(idle)))
         raise VlfleetError("; ".join((cause, *left_out)), ", or ".join((*first, *remedies)), ExitCode.DOES_NOT_FIT)
     assignment = assign(idle, machine.links, replicas, tensor_parallel_size, pipeline_parallel_size)
-    memory = {gpu.index: gpu.memory_bytes for gpu in idle}
+    chosen = {gpu.index: gpu for gpu in idle}
     placements = tuple(
         Placement(
             gpus=indices,
-            memory_bytes=min(memory[index] for index in indices),
+            memory_bytes=min(chosen[index].memory_bytes for index in indices),
             peer_access=_peer_access(machine, indices, tensor_parallel_size),
+            free_bytes=min(chosen[index].free_bytes for index in indices),
+            gpu=_model([chosen[index] for index in indices]),
         )
         for indices in assignment
     )
     return placements, tuple(f"left out: {reason}" for reason in left_out)
+
+
+def _model(gpus: Sequence[Gpu]) -> str:
+    names = {gpu.name for gpu in gpus}
+    return names.pop() if len(names) == 1 else ""
 
 
 def _unusable(gpu: Gpu, needed_share: float) -> str:

@@ -62,6 +62,9 @@ class EmbeddedEngine:
         match = _PHASE.match(line)
         return Observation(match[1]) if match else None
 
+    def learn(self, spec: EngineSpec, placement: Placement, decisions: Mapping[str, Value]) -> None:
+        """Nothing: it takes what it finds free, and no plan is made of it."""
+
     def failure(self, lines: Sequence[str]) -> Failure | None:
         """What the engine itself explained, else the last line of a traceback."""
         for line in lines:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from vlfleet.checkpoint import CheckpointInfo, preflight
-from vlfleet.engine.launch import EngineSpec, Failure, Launch, Observation, Placement, Preparation, Value
+from vlfleet.engine.launch import EngineSpec, Failure, Launch, Lesson, Observation, Placement, Preparation, Value
 from vlfleet.engine.vllm import flags, phases, versions
 from vlfleet.engine.vllm.command import GPU_MEMORY_UTILIZATION, command, environment, serve_arguments
 from vlfleet.engine.vllm.install import Install, find
@@ -76,6 +76,12 @@ class VllmEngine:
 
     def observe(self, line: str) -> Observation | None:
         return phases.observe(line)
+
+    def learn(self, spec: EngineSpec, placement: Placement, decisions: Mapping[str, Value]) -> Lesson | None:
+        """What its log said of memory, for the next plan on GPUs of this model."""
+        from vlfleet.engine.vllm.learn import learn
+
+        return learn(self.install, checkpoint(spec), spec, placement, decisions)
 
     def failure(self, lines: Sequence[str]) -> Failure | None:
         from vlfleet.doctor import diagnose
