@@ -76,13 +76,14 @@ class NaiveBlocks:
             self.held[name] = self.held.get(name, 0) + 1
         return found
 
-    def end(self, hashes: list[str], prompt_tokens: int, answer_blocks: int) -> None:
-        """The answer's blocks are taken and let go at once: who waits for them does not matter here."""
-        for _ in range(answer_blocks):
+    def end(self, hashes: list[str], prompt_tokens: int, answer_tokens: int) -> None:
+        """The answer's blocks are taken now: who waits for them does not matter here."""
+        whole = prompt_tokens + answer_tokens
+        for _ in range(-(-whole // 16) - -(-prompt_tokens // 16)):
             self.queue.pop(0)
-        if prompt_tokens % 16:
+        if whole % 16:
             self.queue.insert(0, None)
-        self.queue += ["answer"] * answer_blocks
+        self.queue += ["answer"] * (whole // 16 - prompt_tokens // 16)
         for name in reversed(hashes):
             self.held[name] -= 1
             if not self.held[name]:

@@ -58,7 +58,7 @@ def prefix(draw: random.Random) -> tuple[list[Any], list[int]]:
     """Prompts of texts and images; a token is four bytes of text here and one number there.
 
     None is a multiple of 16 tokens long: when all of such a prompt is there, vLLM computes its last block once more and
-    keeps both, which the mirror does not follow (4 of 4,400 look-ups differ by a block or two then).
+    keeps both, which the mirror does not follow (4 of 5,800 look-ups differ by a block or two then).
     """
     blocks, events, ours = draw.randint(60, 160), [], []
     mirror = PrefixMirror(blocks * 16)

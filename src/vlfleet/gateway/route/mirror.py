@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from vlfleet.gateway.route.encoder_mirror import EncoderMirror
-from vlfleet.gateway.route.features import BLOCK_TOKENS, Features, Medium
+from vlfleet.gateway.route.features import Features, Medium
 from vlfleet.gateway.route.prefix_mirror import Held, PrefixMirror
 from vlfleet.gateway.route.processor_mirror import ProcessorMirror, Residency
 
@@ -47,7 +47,6 @@ class Visit:
 
     number: int
     generation: int
-    prompt_tokens: int
     media: tuple[Medium, ...]
     left: Left
     looked_at: tuple[Medium, ...]
@@ -120,7 +119,7 @@ class Mirror:
         expected.mm_hits += found
         expected.prefix_queries += request.prompt_tokens
         expected.prefix_hits += request.prompt_tokens - left.prefill_tokens
-        return Visit(number, self.generation, request.prompt_tokens, media, left, looked_at, prefix)
+        return Visit(number, self.generation, media, left, looked_at, prefix)
 
     def answered(self, visit: Visit) -> None:
         """Its first token has come: its media are processed, its prompt is computed."""
@@ -134,8 +133,7 @@ class Mirror:
         if self._current(visit):
             self.answered(visit)
             visit.over = True
-            prompt = visit.prompt_tokens
-            self.prefix.finish(visit.prefix, (prompt + answer_tokens) // BLOCK_TOKENS - prompt // BLOCK_TOKENS)
+            self.prefix.finish(visit.prefix, answer_tokens)
 
     def failed(self, visit: Visit) -> None:
         """It ended before its first token: nothing is known to have been computed."""

@@ -33,6 +33,7 @@ class Held:
     """Index of the first run that was not there before."""
     nameless: int
     """Blocks that nobody can find."""
+    prompt_tokens: int
 
 
 class PrefixMirror:
@@ -88,12 +89,16 @@ class PrefixMirror:
         nameless = -(-prompt_tokens // BLOCK_TOKENS) - sum(run.blocks for run in runs)
         self.held += fresh + nameless
         self._make_room()
-        return Held(tuple(runs), first, nameless)
+        return Held(tuple(runs), first, nameless, prompt_tokens)
 
-    def finish(self, held: Held, answer_blocks: int = 0) -> None:
-        """The request has ended; `answer_blocks` of whole blocks followed its prompt, which nobody is told of here."""
-        self.held -= held.nameless
-        if answer_blocks:
+    def finish(self, held: Held, answer_tokens: int = 0) -> None:
+        """The request has ended after so many tokens; their whole blocks stay, too, but nobody is told of them here."""
+        prompt, whole = held.prompt_tokens, held.prompt_tokens + answer_tokens
+        more = -(-whole // BLOCK_TOKENS) - -(-prompt // BLOCK_TOKENS)
+        self.held += more
+        self._make_room()
+        self.held -= held.nameless + more
+        if answer_blocks := whole // BLOCK_TOKENS - prompt // BLOCK_TOKENS:
             self._names += 1
             self._keep(("answer", self._names), answer_blocks)
             self._runs["answer", self._names] = _Kept(answer_blocks, 0)

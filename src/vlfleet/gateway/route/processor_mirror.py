@@ -91,12 +91,18 @@ class ProcessorMirror:
 
     def fail(self, request: int, keys: Iterable[str]) -> None:
         """`request` never got there, or was refused: what only it would have brought is not there."""
+        touched = False
         for key in keys:
             item = self._items.get(key)
-            if item is not None:
-                item.bringers.discard(request)
-                if not item.held and not item.bringers:
-                    self._remove(key)
+            if item is None:
+                continue
+            item.bringers.discard(request)
+            if not item.held and not item.bringers:
+                self._remove(key)
+            elif item.used == request and item.used_before >= 0:
+                item.used, touched = item.used_before, True
+        if touched:
+            self._items = OrderedDict(sorted(self._items.items(), key=lambda each: each[1].used))
 
     def missed(self, key: str) -> None:
         """The engine lacks this item, which the last request named: so it lacks all that were used before it, too."""
