@@ -40,11 +40,16 @@ class Running:
 
 @asynccontextmanager
 async def holding(folder: Path) -> AsyncIterator[FleetFolder]:
-    """A folder for logs whose lock is held: shims end their engines when this process is gone."""
+    """A folder for logs whose lock is held: shims end their engines when this process is gone.
+
+    Raises:
+        VlfleetError: another process holds it; two would measure each other.
+    """
     fleet = FleetFolder(folder)
     fleet.make()
     lock = Lock(fleet)
-    lock.acquire()
+    if not lock.acquire():
+        raise VlfleetError("another `vlfleet calibrate` runs on this machine", "wait for its end")
     try:
         yield fleet
     finally:
@@ -66,7 +71,7 @@ async def running(
     Raises:
         VlfleetError: it ended before it was ready, or was not ready within `START_SECONDS`.
     """
-    port, key = free_port(), secrets.token_urlsafe(24)
+    port, key, log = free_port(), secrets.token_urlsafe(24), folder.log(name)
     launch = engine.launch(spec, placement, port, key)
     started = spawn(launch.argv, launch.env, folder, name, _ADOPT_SECONDS)
     process = await engine_of(*started)
@@ -74,11 +79,11 @@ async def running(
         url, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {key}"}
         decisions = dict(launch.decisions)
         async with asyncio.timeout(START_SECONDS):
-            await _ready(engine, process, folder.log(name), url, decisions, tell)
+            await _ready(engine, process, log, url, decisions, tell)
         yield Running(url, headers, spec.served_model_name, decisions)
     except TimeoutError:
-        last = last_line(folder.log(name))
-        raise VlfleetError(f"the engine was not ready within {START_SECONDS:.0f} s: {last}", "") from None
+        last = last_line(log)
+        raise VlfleetError(f"the engine was not ready within {START_SECONDS:.0f} s: {last}", f"see {log}") from None
     finally:
         await process.stop(_GRACE_SECONDS)
 
@@ -120,5 +125,5 @@ def _ended(engine: Engine, log: Path) -> VlfleetError:
     """Why, by its log."""
     failure = engine.failure(tail_lines(log, 1000))
     if failure is None:
-        return VlfleetError(f"the engine ended while it started: {last_line(log)[:200]}", "")
-    return VlfleetError(failure.cause, failure.remedy)
+        return VlfleetError(f"the engine ended while it started: {last_line(log)[:200]}", f"see {log}")
+    return VlfleetError(failure.cause, failure.remedy or f"see {log}")

@@ -51,7 +51,13 @@ def of_check(found: Check) -> Result:
 def of_row(row: Row) -> Result:
     unit = "requests/s" if row.kind in RATES else "ms"
     value = row.value if row.kind in RATES else 1000 * row.value
-    figures = {"row": row.name, "kind": row.kind, "size": row.size, "value": row.value, "text_tokens": row.text_tokens}
+    figures = {
+        "row": row.name,
+        "load_kind": row.kind,
+        "size": row.size,
+        "value": row.value,
+        "text_tokens": row.text_tokens,
+    }
     figures |= {"load": row.load, "count": row.count, "layers": row.setup.shape.num_hidden_layers}
     figures |= {"vision_depth": row.setup.shape.vision.depth}
     figures |= {"tensor_parallel_size": row.setup.cut.tensor_parallel_size}

@@ -107,6 +107,7 @@ def feed() -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    sys.path.pop(0)  # the folder of this file, whose neighbours have common names
     warnings.simplefilter("ignore")
     with contextlib.redirect_stdout(sys.stderr):
         answer = {"sides": SIDES, **pictures(), **bodies(), **feed()}

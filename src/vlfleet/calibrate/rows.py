@@ -22,12 +22,12 @@ RATES = (PICTURES, TEXT)
 SHORTEST, LONGEST = 16, 48
 """Tokens of answers to requests that come many at once: of one length they would march in step."""
 FEWEST_ROWS = 4
-_DECODE_CONTEXT = 300
+_DECODE_CONTEXT = 384
 """Tokens of context on average while decoding is timed: a prompt of 64 and half of an answer."""
 _ALSO = ("gemm_efficiency", "memory_efficiency", "request_seconds")
 """Beside `FITTED`: priors of the GPU, and what the API server's loop needs for a request."""
-_STAY = 0.05
-"""How far from its start a coefficient has to go to count as much as a row that is off by one in twenty, squared: what
+_STAY = 0.03
+"""Weight of a coefficient that leaves its start, against a row that is off by as much (in logarithms): what
 the rows say little of stays where it was."""
 
 

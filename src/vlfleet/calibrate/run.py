@@ -22,6 +22,7 @@ from vlfleet.engine.launch import EngineOptions, EngineSpec, Placement
 from vlfleet.errors import VlfleetError
 from vlfleet.fleet.folder import FleetFolder
 from vlfleet.hardware.catalogue import find_model
+from vlfleet.home import home
 from vlfleet.plan import memory_calibration, speed_coefficients
 from vlfleet.plan.flags import read_flags
 from vlfleet.plan.memory import Device, Request, case_of
@@ -61,7 +62,7 @@ class Session:
         """Whether everything could be measured; what could is written."""
         await self._part(self._host())
         with tempfile.TemporaryDirectory(prefix="vlfleet-calibrate-", ignore_cleanup_errors=True) as scratch:
-            async with holding(Path(scratch) / "engines") as folder:
+            async with holding(home() / "calibration" / "engines") as folder:
                 await self._engines(Path(scratch), folder)
         await self._part(self._fit())
         return not self.failed

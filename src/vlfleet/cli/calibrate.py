@@ -68,7 +68,7 @@ def calibrate(
     if as_json:
         import json
 
-        results = [{"kind": each.kind, "text": each.text, **each.figures} for each in found]
+        results = [{**each.figures, "kind": each.kind, "text": each.text} for each in found]
         facts = {"model": target.model.name, "gpu": target.where, "vllm": target.release, "results": results}
         print(json.dumps(facts, indent=1, default=str))
     if not good:

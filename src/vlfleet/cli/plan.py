@@ -136,6 +136,10 @@ def plan(
     if svg:
         _draw(found, svg)
     _print(found, explain, as_json)
+    if explain == "speed" and not as_json:
+        from vlfleet.calibrate.saved import speed_source
+
+        print(f"Coefficients: {speed_source(called, release)}")
     if all(each.chosen is None for each in found):
         raise typer.Exit(3)
 

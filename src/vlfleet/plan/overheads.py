@@ -26,6 +26,7 @@ def context(calibration: Calibration) -> Term:
 def collectives(rank: Rank, stages: int, flags: Flags, calibration: Calibration) -> Term:
     """Taken before vLLM looks how much is free: they bound gpu_memory_utilization, not the KV cache."""
     ranks = rank.tensor_parallel_size * stages
+    measured = calibration.collectives_bytes != Calibration.collectives_bytes
     custom = 0 if flags.disable_custom_all_reduce or rank.tensor_parallel_size == 1 else CUSTOM_ALL_REDUCE_BYTES
     return Term(
         "NCCL and custom all-reduce",
@@ -33,7 +34,7 @@ def collectives(rank: Rank, stages: int, flags: Flags, calibration: Calibration)
         "buffers of NCCL + 3 * 8 MiB",
         (("ranks", ranks),),
         "v1/worker/gpu_worker.py::init_device; custom_all_reduce.py",
-        "a prior that was not measured here",
+        calibration.source if measured else "a prior that was not measured here",
     )
 
 
