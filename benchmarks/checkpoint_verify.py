@@ -1,8 +1,8 @@
 """How fast `vlfleet checkpoint verify` reads, against `cat FILE... > /dev/null`, and how much memory it takes.
 
-    python -m benchmarks.checkpoint_verify [--folder DIR] [--shards 2] [--rounds 5]
+    python -m benchmarks.checkpoint_verify [--folder DIR] [--model Qwen2-VL-7B] [--shards 4] [--rounds 5]
 
-A checkpoint of Qwen2-VL-2B's shapes with random bfloat16 numbers is written to --folder (deleted afterwards). Both read
+A checkpoint of that model's shapes with random bfloat16 numbers is written to --folder (deleted afterwards). Both read
 it in turns, first from the page cache, then with its pages dropped before each run, so that the disk is read.
 """
 
@@ -85,10 +85,11 @@ def compare(folder: Path, shards: list[Path], rounds: int, before: Callable[[], 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=None)
-    parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--model", choices=MODELS, default="Qwen2-VL-7B")
+    parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    model = MODELS["Qwen2-VL-2B"]
+    model = MODELS[args.model]
     base = Path(tempfile.mkdtemp(dir=args.folder))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, base)

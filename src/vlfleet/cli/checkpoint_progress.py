@@ -22,8 +22,8 @@ class Progress:
     def __init__(self, what: str, total_bytes: int) -> None:
         self._what = what
         self._total = total_bytes
-        self._done = 0
-        self._started = self._shown = time.monotonic()
+        self._done = self._skipped = 0
+        self._started = self._shown = 0.0
         self._bar: Bar | None = None
 
     def __enter__(self) -> Progress:
@@ -47,13 +47,17 @@ class Progress:
         return self
 
     def __call__(self, done_bytes: int) -> None:
-        self._done += done_bytes
         now = time.monotonic()
+        if not self._started:  # what came before (a calibration of minutes) says nothing about the rate
+            self._started = self._shown = now
+            self._skipped = done_bytes  # may be what an interrupted run had done
+        self._done += done_bytes
         if self._bar:
             self._bar.advance(self._bar.task_ids[0], done_bytes)
         elif now - self._shown > PLAIN_EVERY_SECONDS:
             self._shown = now
-            note(line(self._what, self._done, self._total, now - self._started))
+            rate = (self._done - self._skipped) / (now - self._started)
+            note(line(self._what, self._done, self._total, rate))
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -62,13 +66,12 @@ class Progress:
             self._bar.stop()
 
 
-def line(what: str, done_bytes: int, total_bytes: int, seconds: float) -> str:
-    """`pad  37 %  15.2 of 41.1 GB  1.20 GB/s  22 s left`; nothing is said of what cannot be known yet."""
+def line(what: str, done_bytes: int, total_bytes: int, rate: float) -> str:
+    """`pad  37 %  15.2 of 41.1 GB  1.20 GB/s  22 s left` at `rate` bytes a second; 0: it is not known yet."""
     share = f"{100 * done_bytes / total_bytes:.0f} %  " if total_bytes else ""
     text = f"{what}  {share}{done_bytes / 1e9:.1f} of {total_bytes / 1e9:.1f} GB"
-    if seconds <= 0 or done_bytes <= 0:
+    if rate <= 0:
         return text
-    rate = done_bytes / seconds
     left = max(0, total_bytes - done_bytes) / rate
     return f"{text}  {rate / 1e9:.2f} GB/s  {_duration(left)} left"
 

@@ -93,7 +93,7 @@ def flag_fields(given: Mapping[str, Any]) -> dict[str, Any]:
 def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
     """Each flag with the word that belongs to it, empty where another flag follows."""
     pairs: list[tuple[str, str]] = []
-    for argument, after in zip(arguments, [*arguments[1:], "-x"], strict=True):
+    for argument, after in zip(arguments, [*arguments, "-x"][1:], strict=True):
         if re.match(r"--?[A-Za-z]", argument):
             name, equals, text = argument.partition("=")
             follows = "" if re.match(r"--?[A-Za-z]", after) else after
