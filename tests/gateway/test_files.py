@@ -48,7 +48,7 @@ async def rig(**options: Any) -> AsyncIterator[Rig]:
     )
     app = web.Application(middlewares=[finish])
     add_files(app, files)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with aiohttp.ClientSession() as http:

@@ -72,6 +72,9 @@ class MediaError(ValueError):
         self.cause = cause
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[type[MediaError], tuple[str, str]]:
+        return MediaError, (self.cause, self.remedy)  # it comes back from worker processes
+
 
 def read_header(data: bytes, limits: MediaLimits = MediaLimits()) -> Header:
     """Format and size of an encoded picture (or of the first few KB of one), without decoding it.
