@@ -89,7 +89,8 @@ def _flags(spec: EngineSpec) -> list[str]:
     """
     if spec.world_size > 1:
         cause = "the embedded engine cannot spread a replica over several GPUs by tensor or pipeline parallelism"
-        raise VlfleetError(cause, "use --engine vllm, or `-- --device-map balanced`", ExitCode.USAGE)
+        remedy = "use --engine vllm, or leave it out: where one GPU is too small, further ones are used"
+        raise VlfleetError(cause, remedy, ExitCode.USAGE)
     flags = []
     for option, value in vars(spec.options).items():
         if value is None:

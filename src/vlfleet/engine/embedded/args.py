@@ -58,7 +58,12 @@ def parse(argv: Sequence[str]) -> EngineArgs:
     add(
         "--dtype", choices=PARAMETER_BYTES, default="auto", help="auto: float32 on a CPU, the checkpoint's own on a GPU"
     )
-    add("--device-map", type=_json_or_text, default=None, help="auto, balanced, sequential, a device, or JSON")
+    add(
+        "--device-map",
+        type=_json_or_text,
+        default=None,
+        help="auto (default: as few GPUs as hold it), balanced, sequential, a device, or JSON",
+    )
     add("--max-memory", type=_memory, default=None, help='with --device-map; JSON, as {"0": "20GiB", "cpu": "60GiB"}')
     add("--attn-implementation", default=default.attn_implementation, help="sdpa (default), eager, flash_attention_2")
     add(

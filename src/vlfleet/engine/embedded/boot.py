@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import time
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -64,7 +66,7 @@ def boot(args: EngineArgs) -> Service:
     tokenizer = load_tokenizer(info)
     model = Model(info, args)
     phase("warm-up")
-    room = _plan_cache(args, longest, model.kv_bytes_per_token, _free_bytes(str(model.device)))
+    room = _plan_cache(args, longest, model.kv_bytes_per_token, _free_bytes(model.layer_devices))
     builder = PromptBuilder(info, args, tokenizer, room.max_model_len, model.tokens_per_second)
     generation = _generation_config(info)
     cache = EncoderCache(args.encoder_cache_bytes)
@@ -128,7 +130,13 @@ def _plan_cache(args: EngineArgs, longest: int, bytes_per_token: int, free_bytes
     return _Room(min(longest, kv_tokens), kv_tokens)
 
 
-def _free_bytes(device: str) -> int:
+def _free_bytes(layer_devices: Sequence[str]) -> int:
+    """What keys and values of all layers may take, when each device holds those of its own layers."""
+    layers = Counter(layer_devices)
+    return min(_free_on(device) * len(layer_devices) // count for device, count in layers.items())
+
+
+def _free_on(device: str) -> int:
     import psutil
     import torch
 

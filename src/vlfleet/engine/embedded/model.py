@@ -11,6 +11,7 @@ import torch
 from vlfleet.checkpoint import CheckpointInfo
 from vlfleet.engine.embedded.kv import BatchCache
 from vlfleet.engine.embedded.preprocess import Medium
+from vlfleet.engine.embedded.spread import spread
 from vlfleet.errors import ExitCode, VlfleetError
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ class Model:
         self.dtype: torch.dtype = self._text.embed_tokens.weight.dtype
         self.hidden_size = int(self._text.config.hidden_size)
         self.tokens_per_second = float(getattr(self._whole.config.vision_config, "tokens_per_second", 0) or 0)
+
+    @property
+    def layer_devices(self) -> list[str]:
+        """Where each layer's keys and values lie; weights that were left on disk are computed with on `device`."""
+        weights = [next(layer.parameters()) for layer in self._text.layers]
+        return [str(self.device if weight.is_meta else weight.device) for weight in weights]
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -125,15 +132,16 @@ def load(info: CheckpointInfo, args: EngineArgs) -> Any:
     transformers.utils.logging.disable_progress_bar()
     model_class = getattr(transformers, info.family.architecture)
     options: dict[str, Any] = {"dtype": choose_dtype(info, args.dtype), "attn_implementation": args.attn_implementation}
-    if args.device_map:
-        options["device_map"] = args.device_map
+    device_map = _device_map(info, args, options["dtype"])
+    if device_map:
+        options["device_map"] = device_map
         if args.max_memory:
             options["max_memory"] = args.max_memory
     try:
         model, report = model_class.from_pretrained(
             info.path, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-        if not args.device_map and torch.cuda.is_available():
+        if not device_map and torch.cuda.is_available():
             model = model.to("cuda")
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise _no_memory(info, error) from None
@@ -156,6 +164,19 @@ def load(info: CheckpointInfo, args: EngineArgs) -> Any:
         if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
             raise VlfleetError(f"tensor {name} holds NaN or Inf", "download the checkpoint again, or convert it anew")
     return model
+
+
+def _device_map(info: CheckpointInfo, args: EngineArgs, dtype: torch.dtype) -> Any:
+    """What was asked for; "auto" is the same as nothing where there are several GPUs: our own map, not accelerate's.
+
+    Raises:
+        VlfleetError: it does not fit on all GPUs.
+    """
+    gpus = torch.cuda.device_count()
+    if args.device_map not in (None, "auto") or args.max_memory or gpus < 2:
+        return args.device_map
+    free = [int(torch.cuda.mem_get_info(gpu)[0]) for gpu in range(gpus)]
+    return spread(info, args, free, dtype.itemsize)
 
 
 def choose_dtype(info: CheckpointInfo, dtype: str) -> torch.dtype:
