@@ -39,6 +39,10 @@ def _fleet(plan: Plan) -> dict[str, Any]:
         "chosen": judged_facts(plan.chosen) if plan.chosen else None,
         "runners_up": [judged_facts(each) for each in plan.runners_up],
         "refused": [judged_facts(each) for each in plan.refused],
+        "padded": [
+            {"command": each.command, "intermediate_size": each.intermediate_size, **judged_facts(each.judged)}
+            for each in plan.padded
+        ],
         "gains": [asdict(gain) for gain in plan.gains],
         "changes": list(plan.changes),
         "notes": list(plan.notes),

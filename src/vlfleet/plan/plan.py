@@ -141,6 +141,16 @@ class Gain:
 
 
 @dataclass(frozen=True)
+class Padded:
+    """A layout that a padded checkpoint would make possible: see `padding`."""
+
+    judged: Judged
+    intermediate_size: int
+    command: str
+    """That pads it; then the plan is made for the new folder."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """The answer for GPUs of one kind."""
 
@@ -149,6 +159,8 @@ class Plan:
     """None: nothing fits."""
     runners_up: tuple[Judged, ...] = ()
     refused: tuple[Judged, ...] = ()
+    padded: tuple[Padded, ...] = ()
+    """What a padded checkpoint could do, the best first. Never chosen: it is not there yet."""
     gains: tuple[Gain, ...] = ()
     changes: tuple[str, ...] = ()
     """Where nothing fits: what would, the cheapest first."""

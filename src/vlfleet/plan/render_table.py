@@ -23,6 +23,8 @@ def table(plan: Plan) -> list[str]:
     else:
         lines += choices((plan.chosen, *plan.runners_up))
         lines += ["", *memory_line(plan.chosen)]
+    if plan.padded:
+        lines += ["", *wider(plan)]
     if plan.refused:
         lines += ["", *refusals(plan.refused)]
     if plan.gains:
@@ -67,13 +69,13 @@ def demand_line(workload: Workload) -> str:
     return ", ".join(parts)
 
 
-def choices(judged: Sequence[Judged]) -> list[str]:
-    """A row each; the first is what was chosen."""
+def choices(judged: Sequence[Judged], chosen: str = ">") -> list[str]:
+    """A row each; the first has the mark of what was chosen."""
     rows = [_HEAD, *(row(each) for each in judged)]
     widths = [max(len(line[column]) for line in rows) for column in range(len(_HEAD))]
     lines = []
     for number, line in enumerate(rows):
-        mark = ">" if number == 1 else " "
+        mark = chosen if number == 1 and chosen else " "
         cells = [
             f"{cell:<{width}}" if at < 3 or at == 8 else f"{cell:>{width}}"
             for at, (cell, width) in enumerate(zip(line, widths, strict=True))
@@ -81,6 +83,15 @@ def choices(judged: Sequence[Judged]) -> list[str]:
         lines.append(f"{mark} {'  '.join(cells)}"[:WIDTH].rstrip())
     if any(each.speed and not each.speed.simulated for each in judged):
         lines.append("  ~ in closed form; the other rows are simulated")
+    return lines
+
+
+def wider(plan: Plan) -> list[str]:
+    """What a padded checkpoint could do, and the commands that make it."""
+    lines = ["With a padded checkpoint, which is not there yet", *choices([each.judged for each in plan.padded], "")]
+    now = plan.inputs.model.shape.intermediate_size
+    for each in plan.padded:
+        lines += folded("  -> ", f"{each.command} ({now:,} to {each.intermediate_size:,}), then plan for it")
     return lines
 
 

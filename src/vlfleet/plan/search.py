@@ -6,12 +6,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from vlfleet.plan.advice import nearest_change, what_would_fit
+from vlfleet.plan.advice import CHANGES, nearest_change, what_would_fit
 from vlfleet.plan.candidates import batched_tokens, filled, layouts, needs, quantisations
 from vlfleet.plan.explain_gains import gains
 from vlfleet.plan.explain_notes import notes
 from vlfleet.plan.judge import Bench, Predict, gpu_refusal, judge, legal
-from vlfleet.plan.plan import Candidate, Inputs, Judged, Plan
+from vlfleet.plan.padding import command, wider
+from vlfleet.plan.plan import Candidate, Inputs, Judged, Padded, Plan
 from vlfleet.plan.simulate import simulate
 from vlfleet.plan.speed_steady import steady
 
@@ -36,8 +37,11 @@ def search(inputs: Inputs, *, finalists: int = FINALISTS, only: Sequence[Layout]
     if refusal := gpu_refusal(inputs):
         return Plan(inputs, None, refused=(Judged(Candidate(), refusal),), changes=(refusal.change,))
     feasible, refused = weigh(bench, only=only)
+    wide = padded(inputs, only)
     if not feasible:
-        return Plan(inputs, None, refused=refused, changes=what_would_fit(inputs))
+        first = tuple(f"{each.command}, then {each.judged.candidate.layout}" for each in wide[:1])
+        changes = (*first, *what_would_fit(inputs))[:CHANGES]
+        return Plan(inputs, None, refused=refused, padded=wide, changes=changes)
     ranked = rank(feasible, inputs, by_replicas=bool(only))
     finalists = max(finalists, len(only))
     best = merit(ranked[0], inputs)
@@ -53,6 +57,7 @@ def search(inputs: Inputs, *, finalists: int = FINALISTS, only: Sequence[Layout]
         chosen,
         runners_up=runners[:_SHOWN],
         refused=refused,
+        padded=wide,
         gains=gains(bench, chosen),
         placement=bench.placement(chosen.candidate),
         link=worst if chosen.candidate.tensor_parallel_size > 1 else None,
@@ -94,6 +99,22 @@ def weigh(
             if not fits and found:
                 refused.append(found[0])
     return feasible, _told_once(bench, refused)
+
+
+def padded(inputs: Inputs, only: Sequence[Layout] = ()) -> tuple[Padded, ...]:
+    """The best layout of each size of tensor parallelism that padding makes legal, simulated, the best first."""
+    found = []
+    for tp in range(2, len(inputs.machine.gpus) + 1):
+        wide = wider(inputs, tp)
+        every = [(tp, 1, replicas) for replicas in range(1, len(inputs.machine.gpus) // tp + 1)]
+        wanted = [layout for layout in every if not only or layout in only]
+        if wide is None or not wanted:
+            continue
+        bench = Bench.of(wide)
+        if feasible := weigh(bench, only=wanted)[0]:
+            best = simulated(bench, rank(feasible, wide)[0])
+            found.append(Padded(best, wide.model.shape.intermediate_size, command(inputs.model.name, tp)))
+    return tuple(sorted(found, key=lambda each: -merit(each.judged, inputs)))
 
 
 def _numbers(layout: Candidate, only: Sequence[Layout]) -> tuple[int, ...]:
