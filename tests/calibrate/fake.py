@@ -52,10 +52,14 @@ def decided(request: Request, known: Calibration = TRUE) -> dict[str, float]:
 
 
 class H200Engine(FakeEngine):
-    """`broken` names tensor-parallel sizes and layers whose engine ends while it starts: (1, 12)."""
+    """`broken` names tensor-parallel sizes and layers whose engine ends while it starts: (1, 12).
 
-    def __init__(self, *options: str, broken: tuple[tuple[int, int], ...] = ()) -> None:
+    The first `taken_ports` starts find their port in use.
+    """
+
+    def __init__(self, *options: str, broken: tuple[tuple[int, int], ...] = (), taken_ports: int = 0) -> None:
         super().__init__(*options)
+        self.taken_ports = taken_ports
         self.broken = broken
         self.placed: list[tuple[int, Placement]] = []
 
@@ -68,6 +72,9 @@ class H200Engine(FakeEngine):
         made = super().launch(replace(spec, engine_args=()), placement, port, api_key)
         argv = ["tests.calibrate.fake" if word == "tests.fakes.engine" else word for word in made.argv]
         argv += ["--log", f"decided: {json.dumps(decided(request))}"]
+        if self.taken_ports:
+            self.taken_ports -= 1
+            argv += ["--crash-at-start", "port 1 is in use", "--kind", "port"]
         if (tp, shape.num_hidden_layers) in self.broken:
             argv += ["--crash-at-start", "it does not fit | take less"]
         return replace(made, argv=tuple(argv))

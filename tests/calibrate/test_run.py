@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.calibrate.fake import STEP_SECONDS, TRUE, H200Engine
+from tests.fakes import engine as base
 from tests.plan.shapes import CONFIGS
+from vlfleet.calibrate import engine as engine_module
 from vlfleet.calibrate import host, load, rows, saved
 from vlfleet.calibrate.engine import holding
 from vlfleet.calibrate.findings import Result
@@ -144,6 +147,23 @@ async def test_cancelled_it_leaves_nothing(tmp_path: Path) -> None:
         await task
     assert not left_behind()
     assert not list((tmp_path / "home" / "calibration").glob("*.json")), "nothing was measured, nothing is written"
+
+
+async def test_a_port_that_somebody_took_is_chosen_again() -> None:
+    engine = H200Engine(taken_ports=2)
+    good, results, _ = await calibrate(1, engine)
+    assert good, texts(results, "failure")
+    assert len(engine.placed) == 2 + 2
+    good, results, _ = await calibrate(1, H200Engine(taken_ports=3))
+    assert not good
+    assert [text.partition(" (")[0] for text in texts(results, "failure")] == ["left out: port 1 is in use"]
+
+
+async def test_another_program_on_the_port_is_not_measured() -> None:
+    behaviour = base.Behaviour(served_model_name="other")
+    async with base.serve(behaviour) as other, aiohttp.ClientSession(other.base_url) as session:
+        assert not await engine_module._answers(session, "calibrate-1")
+        assert await engine_module._answers(session, "other")
 
 
 async def test_two_at_once_would_measure_each_other(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
 
-from vlfleet.engine.launch import Engine, EngineSpec, Placement, Value
+from vlfleet.engine.launch import Engine, EngineSpec, FailureKind, Placement, Value
 from vlfleet.errors import VlfleetError
 from vlfleet.fleet.folder import FleetFolder, Lock
 from vlfleet.fleet.life import free_port
@@ -24,6 +24,7 @@ _GRACE_SECONDS = 5.0
 _ADOPT_SECONDS = 2.0
 """After a kill -9 of this process its engines live on for so long."""
 _TICK_SECONDS = 0.2
+_PORT_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -71,52 +72,60 @@ async def running(
     Raises:
         VlfleetError: it ended before it was ready, or was not ready within `START_SECONDS`.
     """
-    port, key, log = free_port(), secrets.token_urlsafe(24), folder.log(name)
-    launch = engine.launch(spec, placement, port, key)
-    started = spawn(launch.argv, launch.env, folder, name, _ADOPT_SECONDS)
-    process = await engine_of(*started)
-    try:
-        url, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {key}"}
-        decisions = dict(launch.decisions)
-        async with asyncio.timeout(START_SECONDS):
-            await _ready(engine, process, log, url, decisions, tell)
-        yield Running(url, headers, spec.served_model_name, decisions)
-    except TimeoutError:
-        last = last_line(log)
-        raise VlfleetError(f"the engine was not ready within {START_SECONDS:.0f} s: {last}", f"see {log}") from None
-    finally:
-        await process.stop(_GRACE_SECONDS)
+    log = folder.log(name)
+    for _ in range(_PORT_TRIES):
+        port, key = free_port(), secrets.token_urlsafe(24)
+        launch = engine.launch(spec, placement, port, key)
+        one = Running(f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {key}"}, spec.served_model_name, {})
+        process = await engine_of(*spawn(launch.argv, launch.env, folder, name, _ADOPT_SECONDS))
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                decisions = await _ready(engine, process, log, one, tell)
+            yield replace(one, decisions={**launch.decisions, **decisions})
+            return
+        except _PortTakenError as error:
+            taken = error
+        except TimeoutError:
+            cause = f"the engine was not ready within {START_SECONDS:.0f} s: {last_line(log)}"
+            raise VlfleetError(cause, f"see {log}") from None
+        finally:
+            await process.stop(_GRACE_SECONDS)
+    raise taken
+
+
+class _PortTakenError(VlfleetError):
+    """Between the choice of a port and an engine's first use of it pass seconds, in which others choose too."""
 
 
 async def _ready(
-    engine: Engine,
-    process: EngineProcess,
-    log: Path,
-    url: str,
-    decisions: dict[str, Value],
-    tell: Callable[[str], None],
-) -> None:
-    """Follows the log until /health says 200; `decisions` takes what it tells."""
+    engine: Engine, process: EngineProcess, log: Path, one: Running, tell: Callable[[str], None]
+) -> dict[str, Value]:
+    """Follows the log until the engine answers; what it told."""
     phase, tail = "start", Tail(log)
-    async with aiohttp.ClientSession() as session:
+    decisions: dict[str, Value] = {}
+    async with aiohttp.ClientSession(one.url, headers=dict(one.headers)) as session:
         while True:
-            ready = await _healthy(session, url)
+            ready = await _answers(session, one.model)
             for line in tail.lines():
                 if seen := engine.observe(line):
                     decisions |= seen.decisions
                     phase = seen.phase or phase
             if ready:
-                return
+                return decisions
             if not process.alive():
                 raise _ended(engine, log)
             tell(phase)
             await asyncio.sleep(_TICK_SECONDS)
 
 
-async def _healthy(session: aiohttp.ClientSession, url: str) -> bool:
+async def _answers(session: aiohttp.ClientSession, model: str) -> bool:
+    """Whether it is healthy and serves `model`: another program that took the port does not."""
+    timeout = aiohttp.ClientTimeout(total=2)
     try:
-        async with session.get(f"{url}/health", timeout=aiohttp.ClientTimeout(total=2)) as answer:
-            return answer.status == 200
+        async with session.get("/health", timeout=timeout) as answer:
+            healthy = answer.status == 200
+        async with session.get("/v1/models", timeout=timeout) as answer:
+            return healthy and model in await answer.text()
     except (aiohttp.ClientError, TimeoutError, OSError):
         return False
 
@@ -126,4 +135,5 @@ def _ended(engine: Engine, log: Path) -> VlfleetError:
     failure = engine.failure(tail_lines(log, 1000))
     if failure is None:
         return VlfleetError(f"the engine ended while it started: {last_line(log)[:200]}", f"see {log}")
-    return VlfleetError(failure.cause, failure.remedy or f"see {log}")
+    kind = _PortTakenError if failure.kind is FailureKind.PORT else VlfleetError
+    return kind(failure.cause, failure.remedy or f"see {log}")

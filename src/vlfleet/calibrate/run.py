@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
@@ -168,7 +169,9 @@ class Session:
             self._emit(Result("note", "nothing is written: `vlfleet plan` plans for GPUs", {}))
             return
         self._progress.begin(_FIT)
-        before = replace(coefficients_of(self.target.gpu), **self._costs)
+        # Those that are fitted come out higher than one core's time alone: in the server threads wait for each other.
+        alone = {name: cost for name, cost in self._costs.items() if name not in speed_coefficients.FITTED}
+        before = replace(coefficients_of(self.target.gpu), **alone)
         found: Coefficients = before
         said = [f"vlfleet calibrate of {_today()} with {self.target.model.name}"]
         enough = len(self._rows) >= rows.FEWEST_ROWS
@@ -177,7 +180,7 @@ class Session:
             errors = rows.errors(self._rows, found)
             said += [f"{name}: off by {error:+.1f} %" for name, error in errors.items()]
             self._emit(findings.of_fit(rows.names(self._rows), before, found, errors))
-        if enough or self._costs:
+        if enough or alone:
             file = speed_coefficients.write(found, self.target.where, self.target.release, said)
             self._emit(Result("file", f"speed: {file}", {"speed": str(file)}))
         if not enough:
@@ -187,7 +190,7 @@ class Session:
 
     def _spec(self, path: Path, ranks: int) -> EngineSpec:
         model, dummy = self.target.model, ("--load-format", "dummy")
-        limits = {"image": 1, "video": 0}
+        served, limits = f"calibrate-{secrets.token_hex(4)}", {"image": 1, "video": 0}
         context = model.shape.max_position_embeddings
         if not self.target.gpus:
             options = EngineOptions(
@@ -195,7 +198,7 @@ class Session:
                 kv_cache_memory_bytes=_CPU_KV_BYTES,
             )  # fmt: skip
             threads = max(1, (_cores() or 2) - 1)
-            return EngineSpec(path, "m", threads=threads, options=options, engine_args=(*dummy, "--enforce-eager"))
+            return EngineSpec(path, served, threads=threads, options=options, engine_args=(*dummy, "--enforce-eager"))
         free = min(gpu.free_bytes / gpu.memory_bytes for gpu in self.target.gpus)
         options = EngineOptions(
             max_model_len=min(_MAX_MODEL_LEN, context),
@@ -204,7 +207,7 @@ class Session:
             gpu_memory_utilization=min(_UTILIZATION, math.floor(100 * free - 3) / 100),
             mm_encoder_tp_mode="data" if ranks > 1 else None,
         )
-        return EngineSpec(path, "m", tensor_parallel_size=ranks, options=options, engine_args=dummy)
+        return EngineSpec(path, served, tensor_parallel_size=ranks, options=options, engine_args=dummy)
 
     def _request(self, spec: EngineSpec) -> Request:
         """The same for the planner."""

@@ -13,7 +13,7 @@ def calibrate(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]",
+            metavar="MODEL",
             help="A folder (no weights are needed), or a published Qwen2-VL or Qwen2.5-VL.",
             show_default="Qwen2.5-VL-7B; without a GPU, the bundled one",
         ),
