@@ -9,7 +9,7 @@ from vlfleet.cli.checkpoint_progress import Progress, line
 
 
 @pytest.mark.parametrize(
-    ("done", "total", "seconds", "text"),
+    ("done", "total", "rate", "text"),
     [
         (15_200_000_000, 41_100_000_000, 12.5, "pad  37 %  15.2 of 41.1 GB  1.22 GB/s  21 s left"),
         (1_000_000_000, 41_000_000_000, 1e8, "pad  2 %  1.0 of 41.0 GB  0.10 GB/s  7 min left"),
