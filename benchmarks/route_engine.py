@@ -107,7 +107,8 @@ class Engine:
     def _step(self) -> None:
         if self._busy:
             return
-        seconds, began = 0.0, []
+        seconds = 0.0
+        began: list[Sim] = []
         budget = encoder_budget = self.speed.max_num_batched_tokens
         while self._waiting and len(self._running) + len(began) < self.c.slots:
             cost = self._admit(self._waiting[0], budget, encoder_budget)
@@ -133,7 +134,7 @@ class Engine:
     def _admit(self, sim: Sim, budget: int, encoder_budget: int) -> tuple[int, int] | None:
         """Prompt tokens to compute and visual tokens to look at; None when there is no room for it in this step."""
         request = sim.request
-        runs: list[tuple[object, int]] = list(request.runs)
+        runs: list[tuple[object, int]] = [(run.key, run.blocks) for run in request.runs]
         found = self.kv.found(runs)
         tokens = min(sum(blocks for _, blocks in runs[:found]), (request.prompt_tokens - 1) // BLOCK_TOKENS) * 16
         prefill = request.prompt_tokens - tokens
@@ -155,7 +156,9 @@ class Engine:
                 self.encoder.add(number, size, id(sim))
                 looked_at += size
                 self.encoder_runs += 1
-        more = -(-(request.prompt_tokens + request.answer_tokens) // BLOCK_TOKENS) - sum(size for _, size in runs[:found])
+        more = -(-(request.prompt_tokens + request.answer_tokens) // BLOCK_TOKENS) - sum(
+            size for _, size in runs[:found]
+        )
         if self.kv.unheld(runs[:found]) + more > self.kv.free:
             for number, size in images.items():
                 self.encoder.release(number, size, id(sim))

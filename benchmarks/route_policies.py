@@ -77,7 +77,7 @@ class CacheAware(Route):
 
     def pick(self, request: Features, now: float) -> int:
         loads = self.in_flight
-        texts = [run.key for run in request.runs] if not request.media else ["system"]
+        texts: list[object] = [run.key for run in request.runs] if not request.media else ["system"]
         best = self._longest(texts)
         if max(loads) - min(loads) > 64 and max(loads) > 1.5 * min(loads):
             best = loads.index(min(loads))

@@ -149,10 +149,7 @@ def balance() -> dict[str, Any]:
     """10,000 requests of new images, four equal replicas."""
     draw, speeds = random.Random(2), [Speed()] * 4
     requests = [image(number, draw.choice([400, 1300, 4000]), draw, 32) for number in range(10_000)]
-    return {
-        name: play(requests, make, speeds, clients=64).row()
-        for name, make in peers(speeds).items()
-    }
+    return {name: play(requests, make, speeds, clients=64).row() for name, make in peers(speeds).items()}
 
 
 def scaled(factor: float) -> Speed:
@@ -261,7 +258,10 @@ def zipf_images() -> dict[str, Any]:
     """The two loads of real vLLM on the CPU in shape: 200 requests, 60 images, Zipf(0.6), 4 clients, two replicas; 120
     requests, 24 larger images; and a fleet's: 500 images, Zipf(1.1), three sizes, a fifth text, 64 clients."""
     cpu = Speed(
-        Coefficients(0.02, 2e-5, 9e-4, 4e-4, 0.02, 2e-3, 256), processor_tokens=200_000, encoder_tokens=8192, kv_tokens=65_536
+        Coefficients(0.02, 2e-5, 9e-4, 4e-4, 0.02, 2e-3, 256),
+        processor_tokens=200_000,
+        encoder_tokens=8192,
+        kv_tokens=65_536,
     )
     tables = {}
     loads = {"A": (200, 60, 576, 0.6, 4, [cpu] * 2), "C": (120, 24, 1369, 0.6, 4, [cpu] * 2)}
@@ -272,7 +272,9 @@ def zipf_images() -> dict[str, Any]:
             requests = [image(number, tokens, draw, 4) for number in zipf(count, images, exponent, draw)]
             for policy, make in peers(speeds).items():
                 rows.setdefault(policy, []).append(play(requests, make, speeds, clients=clients).row())
-        tables[name] = {policy: {k: statistics.fmean(row[k] for row in many) for k in many[0]} for policy, many in rows.items()}
+        tables[name] = {
+            policy: {k: statistics.fmean(row[k] for row in many) for k in many[0]} for policy, many in rows.items()
+        }
     draw, speeds = random.Random(5), [Speed()] * 2
     requests = []
     for number in zipf(4000, 500, 1.1, draw):
@@ -332,7 +334,9 @@ SCENARIOS = {"balance": balance, "slow": slow, "mixed": mixed, "zipf": zipf_imag
 
 
 def table(rows: dict[str, Any], title: str) -> None:
-    if all(isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()) for value in rows.values()):
+    if all(
+        isinstance(value, dict) and all(isinstance(each, dict) for each in value.values()) for value in rows.values()
+    ):
         for name, inner in rows.items():
             table(inner, f"{title} {name}")
         return

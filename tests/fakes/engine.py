@@ -25,6 +25,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.fakes import replies
+from tests.fakes.media import CacheMissError, Costs, Item, MediaCaches, items_of
 from vlfleet.fleet.health import CANARY
 
 Json = dict[str, Any]
@@ -70,6 +71,8 @@ class Behaviour:
     """Before the first token of a request; nobody else gets a token meanwhile."""
     burns: bool = False
     """The prefill uses the CPU, as a real one does where there is no GPU."""
+    media: Costs = field(default_factory=Costs)
+    """What images cost, and how many it keeps."""
 
 
 @dataclass
@@ -101,6 +104,8 @@ class Engine:
         self.seen = Seen()
         self.port = 0
         self.computing = asyncio.Lock()
+        self.preprocessing = asyncio.Lock()
+        self.media = MediaCaches(self.behaviour.media)
         self.die: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL)
 
     @property
@@ -140,7 +145,8 @@ class Engine:
 
     async def metrics(self, request: web.Request) -> web.Response:
         seen, name = self.seen, self.behaviour.served_model_name
-        return web.Response(text=replies.metrics(name, seen.running, seen.finished, seen.generated_tokens))
+        counts = (seen.running, seen.finished, seen.generated_tokens, self.media.queries, self.media.hits)
+        return web.Response(text=replies.metrics(name, *counts))
 
     async def set_faults(self, request: web.Request) -> web.Response:
         for name, value in (await request.json()).items():
@@ -197,10 +203,19 @@ class Engine:
         async with self.computing:
             self.seen.generated_tokens += 1
 
-    async def prefill(self) -> None:
-        if self.behaviour.prefill_seconds:
+    async def preprocess(self, items: list[Item]) -> None:
+        """One request after another, as vLLM's single thread for media does."""
+        async with self.preprocessing:
+            tokens = self.media.process(items)
+            await asyncio.sleep(tokens * self.media.costs.preprocess_seconds_per_token)
+
+    def vision_seconds(self, items: list[Item]) -> float:
+        return self.media.look_at(items) * self.media.costs.vision_seconds_per_token
+
+    async def prefill(self, seconds: float) -> None:
+        if seconds:
             async with self.computing:
-                end = time.monotonic() + self.behaviour.prefill_seconds
+                end = time.monotonic() + seconds
                 while (left := end - time.monotonic()) > 0:
                     busy = self.behaviour.burns
                     await asyncio.sleep(0.0 if busy else left)
@@ -217,7 +232,12 @@ class Engine:
             await self.fail(request, fault)
         chat = request.path.endswith("/chat/completions")
         pieces = self.pieces(raw, body)
-        await self.prefill()
+        items = items_of(body)
+        try:
+            await self.preprocess(items)
+        except CacheMissError as error:
+            return web.json_response(replies.error(400, str(error)), status=400)
+        await self.prefill(self.behaviour.prefill_seconds + self.vision_seconds(items))
         if not body.get("stream"):
             for _ in pieces:
                 await asyncio.sleep(self.behaviour.token_seconds)

@@ -75,14 +75,16 @@ class Events:
         return self.raw({**self.head, "choices": [], "usage": usage(completion_tokens)})
 
 
-def metrics(model: str, running: int, finished: int, generated_tokens: int) -> str:
+def metrics(
+    model: str, running: int, finished: int, generated_tokens: int, mm_queries: int = 0, mm_hits: int = 0
+) -> str:
     label = f'{{model_name="{model}",engine="0"}}'
     values = {
         "num_requests_running": ("gauge", running),
         "num_requests_waiting": ("gauge", 0),
         "kv_cache_usage_perc": ("gauge", 0.0),
-        "mm_cache_queries": ("counter", 0),
-        "mm_cache_hits": ("counter", 0),
+        "mm_cache_queries": ("counter", mm_queries),
+        "mm_cache_hits": ("counter", mm_hits),
         "prompt_tokens": ("counter", finished * PROMPT_TOKENS),
         "generation_tokens": ("counter", generated_tokens),
         "request_success": ("counter", finished),

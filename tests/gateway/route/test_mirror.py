@@ -149,7 +149,7 @@ def test_prefix_cache_is_vllms(seed: int, capacity: int) -> None:
     for _ in range(draw.randint(0, 40)):
         hashes, tokens = prompt(draw)
         if len(naive.queue) >= 14:  # vLLM would let it wait, and so is not compared
-            runs = tuple(Run(name, 1) for name in hashes)
+            runs = tuple(Run(name, 1, end) for end, name in enumerate(hashes, 1))
             assert mirror.found_tokens(runs, tokens) == 16 * naive.found(hashes, tokens)
             naive.start(hashes, tokens)
             running.append((mirror.dispatch(runs, tokens), hashes, tokens))
@@ -167,7 +167,7 @@ def test_prefix_cache_counts_what_it_holds(seed: int) -> None:
     mirror, running = PrefixMirror(16 * 30), []
     for _ in range(draw.randint(0, 30)):
         hashes, tokens = prompt(draw)
-        running.append(mirror.dispatch(tuple(Run(name, 2) for name in hashes), tokens * 2))
+        running.append(mirror.dispatch(tuple(Run(name, 2, 2 * end) for end, name in enumerate(hashes, 1)), tokens * 2))
         if draw.random() < 0.5:
             held = running.pop(draw.randint(0, len(running) - 1))
             if draw.random() < 0.5:

@@ -7,6 +7,7 @@ worker), and its engine, which computes prompts in the order of arrival. Then al
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from vlfleet.gateway.route.mirror import Left
 
@@ -32,8 +33,7 @@ class Coefficients:
     """`max_num_seqs`: sequences that decode at the same time."""
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(NamedTuple):
     """What a replica has to do before, or beside, the next request."""
 
     preprocess_seconds: float = 0.0
@@ -48,7 +48,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Terms:
-    """Predicted seconds of one request on one replica; together, until its last token."""
+    """Predicted seconds of one request on one replica; `total`, their sum, is until its last token."""
 
     queue: float
     """Until the replica begins with it, and until a slot is free."""
@@ -56,10 +56,7 @@ class Terms:
     vision: float
     prefill: float
     decode: float
-
-    @property
-    def total(self) -> float:
-        return self.queue + self.preprocess + self.vision + self.prefill + self.decode
+    total: float
 
     @property
     def first_token(self) -> float:
@@ -72,18 +69,20 @@ class Terms:
         return self.preprocess + self.vision + self.prefill
 
     def as_dict(self) -> dict[str, float]:
-        return {**{name: round(value, 6) for name, value in asdict(self).items()}, "total": round(self.total, 6)}
+        return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
 def predict(left: Left, answer_tokens: int, load: Load, c: Coefficients) -> Terms:
     """The seconds of a request that leaves so much to be done on a replica with this load."""
-    preprocess = left.preprocess_tokens * c.preprocess_seconds_per_token
+    queue, preprocess = load.engine_seconds, 0.0
+    if left.preprocess_tokens:  # the engine works on earlier prompts while this one's media are processed
+        preprocess = left.preprocess_tokens * c.preprocess_seconds_per_token
+        queue = max(load.preprocess_seconds, queue - preprocess)
     vision = left.vision_tokens * c.vision_seconds_per_token
     prefill = c.first_seconds + left.prefill_tokens * c.prefill_seconds_per_token
-    # The engine works on earlier prompts while this one's media are processed.
-    arrives = (load.preprocess_seconds if left.preprocess_tokens else 0.0) + preprocess
-    queue = max(load.engine_seconds, arrives) - preprocess
-    step = c.step_seconds + c.sequence_seconds * min(load.running + 1, c.slots)
-    if load.running >= c.slots:
-        queue += load.left_tokens / load.running * step * (load.running - c.slots + 1) / c.slots
-    return Terms(queue, preprocess, vision, prefill, max(0, answer_tokens - 1) * step)
+    running = load.running
+    step = c.step_seconds + c.sequence_seconds * (running + 1 if running < c.slots else c.slots)
+    if running >= c.slots:
+        queue += load.left_tokens / running * step * (running - c.slots + 1) / c.slots
+    decode = (answer_tokens - 1) * step if answer_tokens > 1 else 0.0
+    return Terms(queue, preprocess, vision, prefill, decode, queue + preprocess + vision + prefill + decode)

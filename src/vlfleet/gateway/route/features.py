@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 TEXT_BYTES = 4
@@ -36,10 +37,11 @@ class Run(NamedTuple):
     key: Hashable
     """Of everything from the beginning of the prompt to the end of this run."""
     blocks: int
+    end: int
+    """Blocks from the beginning of the prompt to its end."""
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """A medium and where in the prompt it ends."""
 
     medium: Medium
@@ -59,6 +61,11 @@ class Features:
     """In the order of the prompt; the same medium may come twice."""
     session: str = ""
     """Of the policy `sticky`."""
+
+    @cached_property
+    def different_media(self) -> tuple[Placed, ...]:
+        """Each medium once, where it ends last."""
+        return tuple({placed.medium.key: placed for placed in self.media}.values())
 
     @property
     def visual_tokens(self) -> int:
@@ -112,6 +119,6 @@ def _runs(salt: Hashable, cuts: Sequence[tuple[int, Hashable]]) -> tuple[Run, ..
         chain = hash((chain, content, end))
         whole = end // BLOCK_TOKENS
         if whole > blocks:
-            runs.append(Run(chain, whole - blocks))
+            runs.append(Run(chain, whole - blocks, whole))
             blocks = whole
     return tuple(runs)

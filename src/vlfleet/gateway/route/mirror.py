@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from vlfleet.gateway.route.encoder_mirror import EncoderMirror
 from vlfleet.gateway.route.features import Features, Medium
@@ -28,8 +29,7 @@ class Capacities:
     pixel_bytes_per_token: int = PIXEL_BYTES_PER_TOKEN
 
 
-@dataclass(frozen=True)
-class Left:
+class Left(NamedTuple):
     """What a request leaves to be done on one replica."""
 
     preprocess_tokens: int
@@ -86,16 +86,12 @@ class Mirror:
         if not request.media:
             return Left(0, 0, prefill)
         preprocess = vision = 0
-        seen: set[str] = set()
-        wanted = []
-        for placed in request.media:
-            medium = placed.medium
-            if medium.key in seen:
-                continue
-            seen.add(medium.key)
-            if self.processor.residency(medium.key) is Residency.ABSENT:
+        wanted: list[Medium] = []
+        media = request.media if len(request.media) == 1 else request.different_media
+        for medium, end in media:
+            if medium.key not in self.processor:
                 preprocess += medium.tokens
-            if placed.end > found:
+            if end > found:
                 wanted.append(medium)
                 if medium.key not in self.encoder:
                     vision += medium.tokens

@@ -62,13 +62,12 @@ class PrefixMirror:
                 low = middle + 1
             else:
                 high = middle
-        blocks = 0
-        for run in runs[:low]:
-            left = known[run.key].blocks
-            blocks += left
-            if left < run.blocks:
-                break
-        return min(blocks, (prompt_tokens - 1) // BLOCK_TOKENS) * BLOCK_TOKENS
+        if not low:
+            return 0
+        last = runs[low - 1]
+        blocks = last.end - last.blocks + known[last.key].blocks
+        most = (prompt_tokens - 1) // BLOCK_TOKENS
+        return (blocks if blocks < most else most) * BLOCK_TOKENS
 
     def dispatch(self, runs: Sequence[Run], prompt_tokens: int) -> Held:
         """A request with this prompt was sent; it holds what is returned until `finish` or `fail`."""
@@ -86,7 +85,7 @@ class PrefixMirror:
             kept.holders += 1
             fresh += run.blocks - kept.blocks
             kept.blocks = run.blocks
-        nameless = -(-prompt_tokens // BLOCK_TOKENS) - sum(run.blocks for run in runs)
+        nameless = -(-prompt_tokens // BLOCK_TOKENS) - (runs[-1].end if runs else 0)
         self.held += fresh + nameless
         self._make_room()
         return Held(tuple(runs), first, nameless, prompt_tokens)

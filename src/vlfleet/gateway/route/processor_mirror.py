@@ -54,6 +54,10 @@ class ProcessorMirror:
     def __len__(self) -> int:
         return len(self._items)
 
+    def __contains__(self, key: str) -> bool:
+        """Whether a request that is sent now finds it: it is held, or promised."""
+        return key in self._items
+
     def residency(self, key: str) -> Residency:
         """Of an item, now. Changes nothing, as vLLM's `is_cached_item`."""
         item = self._items.get(key)

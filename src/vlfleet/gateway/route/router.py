@@ -34,8 +34,7 @@ def explain(decision: Decision) -> dict[str, Any]:
         **decision.terms.as_dict(),
         "omitted_media": len(decision.omit),
         "candidates": {
-            each.name: {**each.terms.as_dict(), "in_flight": each.in_flight, "price": round(each.price, 6)}
-            for each in decision.candidates
+            each.name: {**each.terms.as_dict(), "in_flight": each.in_flight} for each in decision.candidates
         },
     }
 
@@ -123,5 +122,8 @@ class Router:
 
     def _candidate(self, name: str, request: Features, now: float) -> Candidate:
         tracker = self._trackers[name]
-        _, terms = tracker.predict(request, now)
-        return Candidate(name, terms, tracker.in_flight, self._served[name], self._weights[name])
+        left, terms = tracker.predict(request, now)
+        work = left.preprocess_tokens + left.vision_tokens + left.prefill_tokens
+        in_flight = tracker.in_flight
+        shared = request.answer_tokens * in_flight * tracker.learner.coefficients.sequence_seconds
+        return Candidate(name, terms, in_flight, self._served[name], self._weights[name], work, shared)

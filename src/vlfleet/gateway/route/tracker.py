@@ -63,14 +63,20 @@ class Tracker:
 
     def load(self, now: float) -> Load:
         """What it has to do at `now`."""
-        self._presume(now)
-        if not self._waiting:
-            return Load(0.0, 0.0, len(self._decoding), self._left_tokens)
-        head = next(iter(self._waiting)).terms
-        gone = now - self._moved_at
-        preprocess = max(0.0, self._preprocess_seconds - min(gone, _UNDER_WAY * head.preprocess))
-        engine = max(0.0, self._engine_seconds - min(gone, _UNDER_WAY * (head.vision + head.prefill)))
-        return Load(preprocess, engine, self.in_flight, self._left_tokens)
+        waiting, decoding = self._waiting, self._decoding
+        if waiting:
+            self._presume(now)
+        if not waiting:
+            return Load(0.0, 0.0, len(decoding), self._left_tokens)
+        head = next(iter(waiting)).terms
+        gone, computed = now - self._moved_at, _UNDER_WAY * (head.vision + head.prefill)
+        processed = _UNDER_WAY * head.preprocess
+        return Load(
+            max(0.0, self._preprocess_seconds - (gone if gone < processed else processed)),
+            max(0.0, self._engine_seconds - (gone if gone < computed else computed)),
+            len(waiting) + len(decoding),
+            self._left_tokens,
+        )
 
     def predict(self, request: Features, now: float) -> tuple[Left, Terms]:
         """What `request` would cost here, if it were sent at `now`. Changes nothing."""
