@@ -76,6 +76,14 @@ def test_two_ranks_tell_what_nccl_takes_and_nothing_else() -> None:
     assert replace(known, collectives_bytes=alone.collectives_bytes, starts=2) == alone
 
 
+def test_a_log_of_something_else_changes_nothing() -> None:
+    odd = replace(cut(DEEP), decisions={"activation_gib": 90.0, "kv_cache_tokens": 16})
+    assert calibration([odd], None, 28, "here").starts == 0
+    known = calibration([cut(SHALLOW), odd], None, 28, "here")
+    assert known.starts == 1
+    assert abs(known.non_torch_bytes - TRUE.non_torch_bytes) < 24 * MIB
+
+
 @pytest.mark.parametrize("tp", [1, 2])
 def test_a_check_compares_with_the_log(tp: int) -> None:
     start = cut(DEEP, tp)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vlfleet.engine.launch import Value
+from vlfleet.engine.vllm.learn import corrected
 from vlfleet.plan import activation
 from vlfleet.plan.flags import capture_sizes, graph_count
 from vlfleet.plan.memory import case_of, memory
 from vlfleet.plan.memory_calibration import Calibration
-from vlfleet.plan.memory_observed import calibrated
 from vlfleet.plan.rank_memory import Request
 from vlfleet.plan.terms import GIB
 
@@ -28,16 +28,17 @@ def calibration(
 ) -> Calibration:
     """What explains all of them: `starts` on one GPU, the deepest last, and `ranks` on two.
 
-    Of `ranks` only what NCCL takes is used. `full_layers` are those of the whole model, for which graphs are to be
+    A start that cannot have been of its request changes nothing, and is not counted in `starts`. Of `ranks` only what
+    NCCL takes is used. `full_layers` are those of the whole model, for which graphs are to be
     right; `source` is what a plan says of where its terms are from.
     """
     known = start or Calibration()
     for each in starts:
-        known = calibrated(each.request, each.decisions, known)
+        known = corrected(each.request, each.decisions, known) or known
     if len(starts) > 1:
         known = replace(known, graph_bytes=_graph_bytes(starts[0], starts[-1], full_layers, known))
     if ranks is not None:
-        both = calibrated(ranks.request, ranks.decisions, known)
+        both = corrected(ranks.request, ranks.decisions, known) or known
         known = replace(both, **{name: getattr(known, name) for name in _OF_ONE_GPU})
     return replace(known, source=source)
 

@@ -156,6 +156,10 @@ class Session:
             source = f"vlfleet calibrate of {_today()}: vLLM {self.target.release} on {self.target.where}, "
             source += f"{self.target.model.name} cut to {layers} layers"
             known = memory.calibration(self._starts, self._ranks, self.target.model.shape.num_hidden_layers, source)
+            if not known.starts:
+                self.failed = True
+                self._emit(Result("failure", "left out: memory: the engines' logs do not fit what was asked for", {}))
+                return
             file = memory_calibration.write(known)
             self._emit(findings.of_memory(known))
             self._emit(Result("file", f"memory: {file}", {"memory": str(file)}))
@@ -224,12 +228,12 @@ class Session:
         )
 
     def _device(self) -> Device:
-        """As CUDA counts, which is less than NVML does."""
+        """As CUDA counts. NVML's total is more, by what the driver keeps, and that is part of what NVML calls used."""
         if self.target.gpu is None:
             return Device(0, 0, "CPU")
         total = round(self.target.gpu.cuda_gib * GIB)
-        free = min(gpu.free_bytes - max(0, gpu.memory_bytes - total) for gpu in self.target.gpus)
-        return Device(total, min(total, free), self.target.where, self.target.gpu.capability)
+        held = max(gpu.memory_bytes - gpu.free_bytes - max(0, gpu.memory_bytes - total) for gpu in self.target.gpus)
+        return Device(total, total - max(0, held), self.target.where, self.target.gpu.capability)
 
     def _setup(self, start: Start) -> Setup:
         """The same for the speed model."""
