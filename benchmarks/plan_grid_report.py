@@ -36,6 +36,7 @@ def report(grid: Grid, measured: Mapping[str, Figures], rows: Mapping[str, float
         others = {name: measured[name] for name in points if name not in FITTED_POINTS}
         if len(others) < len(points):
             lines += ["\n## Of these, the points that no coefficient was fitted on\n", *summary(same, others, False)]
+    rows = {name: value for name, value in rows.items() if value > 0}
     if rows:
         coefficients = calibrated(rows)
         said = {n: predict(points[n], coefficients, measured[n].requests) for n in points}

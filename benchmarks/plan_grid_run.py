@@ -313,7 +313,7 @@ def _text(text: str) -> dict[str, Any]:
 
 
 class Pictures:
-    """What is asked, made by other threads while the engines start. A new picture is never sent twice to an engine."""
+    """What is asked, made by other threads while the engines start. Engines get the same, none of them twice."""
 
     def __init__(
         self, pool: ThreadPoolExecutor, points: Sequence[Point], requests: Mapping[str, int], engines: Collection[str]
@@ -321,16 +321,21 @@ class Pictures:
         mine = [point for point in points if point.engine in engines or (point.replicas == 2 and SECOND in engines)]
         sides = {point.side for point in mine if point.side}
         self._requests = requests
-        self._made = {
-            (point.name, number): pool.submit(_photo, point.side, f"{point.name} {number}")
-            for point in mine
-            for number in range(requests[point.name] if point.kind == "new" else 0)
-        }
+        self._first: dict[str, int] = {}
+        """Of a point's pictures, in those of its side; replicas go on where their first engine stopped."""
+        sent: dict[tuple[str, int], int] = {}
+        for point in mine:
+            if point.kind == "new":
+                place = (point.engine.replace("2x", ""), point.side)
+                self._first[point.name] = sent.get(place, 0)
+                sent[place] = self._first[point.name] + requests[point.name]
+        many = {side: max((n for (_, each), n in sent.items() if each == side), default=0) for side in sides}
+        self._made = {side: [pool.submit(_photo, side, f"{side} {n}") for n in range(many[side])] for side in sides}
         self._warm = {side: [pool.submit(_photo, side, f"warm {side} {n}") for n in range(8)] for side in sides}
         known = {point.side for point in mine if point.kind == "known"}
         self._known = {side: [pool.submit(_photo, side, f"known {side} {n}") for n in range(KNOWN)] for side in known}
-        many = 5 + rows.PICTURE_REQUESTS if "q25vl-7b-tp1" in engines else 0
-        self._rows = [pool.submit(_photo, rows.SIDE, f"row {number}") for number in range(many)]
+        alone = 5 + rows.PICTURE_REQUESTS if "q25vl-7b-tp1" in engines else 0
+        self._rows = [pool.submit(_photo, rows.SIDE, f"row {number}") for number in range(alone)]
         self.warm: dict[int, list[Content]] = {}
         self.known: dict[int, list[Content]] = {}
         self.rows: list[Content] = []
@@ -340,8 +345,9 @@ class Pictures:
         self.warm = {side: [_about(each.result()) for each in made] for side, made in self._warm.items()}
         self.known = {side: [_about(each.result()) for each in made] for side, made in self._known.items()}
         self.rows = [_about(each.result()) for each in self._rows]
-        for each in self._made.values():
-            each.result()
+        for made in self._made.values():
+            for each in made:
+                each.result()
 
     def contents(self, point: Point) -> list[Content]:
         """Of all requests of a point, in their order."""
@@ -350,7 +356,8 @@ class Pictures:
             return [[_text(f"{number} {WORDS}")] for number in numbers]
         if point.kind == "known":
             return [self.known[point.side][known_picture(number)] for number in numbers]
-        return [_about(self._made[point.name, number].result()) for number in numbers]
+        first = self._first[point.name]
+        return [_about(each.result()) for each in self._made[point.side][first : first + len(numbers)]]
 
 
 def _about(photo: str) -> Content:

@@ -228,7 +228,7 @@ def test_the_api_server_is_named_when_it_is_the_bottleneck() -> None:
 def test_the_bottleneck_is_the_longest_operator_of_the_busiest_part() -> None:
     speed = simulate(SERVED, demand("batch"), 150)
     assert speed.busy[GPU] == max(speed.busy.values())
-    assert speed.bottleneck == f"GPU: {max(speed.operators, key=lambda each: each.seconds).name}" == "GPU: vision GEMM"
+    assert speed.bottleneck == f"GPU: {max(speed.operators, key=lambda each: each.seconds).name}"
 
 
 def test_a_request_longer_than_the_kv_cache_is_refused() -> None:
