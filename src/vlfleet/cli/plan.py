@@ -68,8 +68,9 @@ def plan(
     ] = None,
     explain: Annotated[str | None, _option(help="memory, speed, or the name of a term.")] = None,
     prove: Annotated[bool, typer.Option("--prove", help="Let vLLM itself, or its table, confirm it.")] = False,
-    svg: Annotated[
-        Path | None, _option(metavar="FILE", help="Draw the memory of each GPU; further fleets get FILE with a number.")
+    picture: Annotated[
+        Path | None,
+        _option(metavar="FILE", help="Draw the memory of each GPU, .svg or .png; further fleets get a number."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -133,8 +134,8 @@ def plan(
 
         python = install.find().python if install.exists() else None
         found = tuple(proved(each, python) for each in found)
-    if svg:
-        _draw(found, svg)
+    if picture:
+        _draw(found, picture)
     _print(found, explain, as_json)
     if explain == "speed" and not as_json:
         from vlfleet.calibrate.saved import speed_source
@@ -146,12 +147,16 @@ def plan(
 
 def _draw(found: tuple[Plan, ...], file: Path) -> None:
     from vlfleet.errors import ExitCode, VlfleetError
+    from vlfleet.plan.render_png import png
     from vlfleet.plan.render_svg import svg
 
+    kind = file.suffix.lower()
+    if kind not in (".svg", ".png"):
+        raise VlfleetError(f"--picture {file} is neither .svg nor .png", "name the file so", ExitCode.USAGE)
     for number, each in enumerate(found, 1):
         to = file if number == 1 else file.with_stem(f"{file.stem}-{number}")
         try:
-            to.write_text(svg(each), encoding="utf-8")
+            to.write_bytes(png(each) if kind == ".png" else svg(each).encode())
         except OSError as error:
             raise VlfleetError(
                 f"{to} cannot be written: {error.strerror}", "name another file", ExitCode.USAGE
