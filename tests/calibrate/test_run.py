@@ -14,8 +14,8 @@ import pytest
 from tests.calibrate.fake import STEP_SECONDS, TRUE, H200Engine
 from tests.fakes import engine as base
 from tests.plan.shapes import CONFIGS
+from vlfleet.calibrate import asked, folders, host, load, rows, saved
 from vlfleet.calibrate import engine as engine_module
-from vlfleet.calibrate import host, load, rows, saved
 from vlfleet.calibrate.engine import holding
 from vlfleet.calibrate.findings import Result
 from vlfleet.calibrate.load import Sizes
@@ -212,3 +212,15 @@ def test_costs_of_this_machine_are_near_the_built_in_ones(monkeypatch: pytest.Mo
 
 def test_the_default_model_is_the_7b() -> None:
     assert read("Qwen2.5-VL-7B").shape.hidden_size == CONFIGS["Qwen2.5-VL-7B"]["hidden_size"]
+
+
+def test_without_p2p_vllm_and_the_planner_know_it(tmp_path: Path) -> None:
+    joined, apart = target(2, H200Engine()), replace(target(2, H200Engine()), peer_access=False)
+    folder = folders.write(tmp_path / "cut", joined.model, joined.model.config)
+    for each, expected in ((joined, None), (apart, True)):
+        spec = asked.spec(each, folder, 2)
+        assert spec.options.disable_custom_all_reduce is expected
+        assert asked.request(each, spec).flags.disable_custom_all_reduce is bool(expected)
+        assert asked.spec(each, folder, 1).options.disable_custom_all_reduce is None
+        device = asked.request(each, spec).device
+        assert device.total_bytes == device.free_bytes, "what the driver keeps is nobody's"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import secrets
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
@@ -12,32 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlfleet.calibrate import findings, folders, host, load, memory, rows
+from vlfleet.calibrate import asked, findings, folders, host, load, memory, rows
 from vlfleet.calibrate.cuts import Depth, cut_config, depths
 from vlfleet.calibrate.engine import Running, holding, running
 from vlfleet.calibrate.findings import Result
 from vlfleet.calibrate.memory import Start
 from vlfleet.calibrate.progress import Progress
 from vlfleet.calibrate.target import Target
-from vlfleet.engine.launch import EngineOptions, EngineSpec, Placement
+from vlfleet.engine.launch import EngineSpec, Placement
 from vlfleet.errors import VlfleetError
 from vlfleet.fleet.folder import FleetFolder
-from vlfleet.hardware.catalogue import find_model
 from vlfleet.home import home
 from vlfleet.plan import memory_calibration, speed_coefficients
-from vlfleet.plan.flags import read_flags
-from vlfleet.plan.memory import Device, Request, case_of
-from vlfleet.plan.shape import read_shape
-from vlfleet.plan.speed import Setup
 from vlfleet.plan.speed_coefficients import Coefficients, coefficients_of
-from vlfleet.plan.speed_work import Cut
-from vlfleet.plan.terms import GIB
 
-MAX_PIXELS = 3_211_264
-_MAX_MODEL_LEN, _CPU_MODEL_LEN = 32768, 2048
-_UTILIZATION = 0.8
-"""Of a GPU: what is measured does not depend on it, and 0.26 leaves the vision tower no room by itself."""
-_CPU_KV_BYTES = 256 << 20
 _START_SECONDS, _LOAD_SECONDS, _FIT_SECONDS = 60.0, 30.0, 20.0
 """Expected, for the progress alone."""
 _HOST, _FIT = "CPU costs", "fit"
@@ -112,7 +98,7 @@ class Session:
         name = self._name(depth, ranks)
         path = scratch / f"{depth.layers}-{depth.vision}-{ranks}"
         folders.write(path, self.target.model, cut_config(self.target.model.config, depth))
-        spec = self._spec(path, ranks)
+        spec = asked.spec(self.target, path, ranks)
         self._progress.begin(name)
 
         def tell(phase: str) -> None:
@@ -129,12 +115,12 @@ class Session:
 
     async def _measure(self, spec: EngineSpec, name: str, ready: Running) -> None:
         """Memory from the log of an engine that is ready, then its speed."""
-        start = Start(self._request(spec), ready.decisions)
+        start = Start(asked.request(self.target, spec), ready.decisions)
         if spec.tensor_parallel_size > 1:
             self._ranks = start
         else:
             self._starts.append(start)
-        setup, problems = self._setup(start), list[str]()
+        setup, problems = asked.setup(self.target, start), list[str]()
         sizes = load.Sizes() if self.target.gpus else load.CPU
         async with self._loading:  # one at a time: the loads share the host's cores
             found = await load.measure(
@@ -190,73 +176,6 @@ class Session:
         if not enough:
             raise VlfleetError(f"speed was not fitted: {len(self._rows)} rows were measured", "")
 
-    # What is asked for
-
-    def _spec(self, path: Path, ranks: int) -> EngineSpec:
-        model, dummy = self.target.model, ("--load-format", "dummy")
-        served, limits = f"calibrate-{secrets.token_hex(4)}", {"image": 1, "video": 0}
-        context = model.shape.max_position_embeddings
-        if not self.target.gpus:
-            options = EngineOptions(
-                max_model_len=min(_CPU_MODEL_LEN, context), limit_mm_per_prompt=limits,
-                kv_cache_memory_bytes=_CPU_KV_BYTES,
-            )  # fmt: skip
-            threads = max(1, (_cores() or 2) - 1)
-            return EngineSpec(path, served, threads=threads, options=options, engine_args=(*dummy, "--enforce-eager"))
-        free = min(gpu.free_bytes / gpu.memory_bytes for gpu in self.target.gpus)
-        options = EngineOptions(
-            max_model_len=min(_MAX_MODEL_LEN, context),
-            max_pixels=min(MAX_PIXELS, model.max_pixels),
-            limit_mm_per_prompt=limits,
-            gpu_memory_utilization=min(_UTILIZATION, math.floor(100 * free - 3) / 100),
-            mm_encoder_tp_mode="data" if ranks > 1 else None,
-        )
-        return EngineSpec(path, served, tensor_parallel_size=ranks, options=options, engine_args=dummy)
-
-    def _request(self, spec: EngineSpec) -> Request:
-        """The same for the planner."""
-        from vlfleet.checkpoint import preflight
-
-        info = preflight(spec.model, weights=False)
-        return Request(
-            shape=read_shape(info.config),
-            device=self._device(),
-            release=self.target.install.release,
-            flags=read_flags(vars(spec.options)),
-            tensor_parallel_size=spec.tensor_parallel_size,
-            max_pixels=info.max_pixels,
-        )
-
-    def _device(self) -> Device:
-        """As CUDA counts. NVML's total is more, by what the driver keeps, and that is part of what NVML calls used."""
-        if self.target.gpu is None:
-            return Device(0, 0, "CPU")
-        total = round(self.target.gpu.cuda_gib * GIB)
-        held = max(gpu.memory_bytes - gpu.free_bytes - max(0, gpu.memory_bytes - total) for gpu in self.target.gpus)
-        return Device(total, total - max(0, held), self.target.where, self.target.gpu.capability)
-
-    def _setup(self, start: Start) -> Setup:
-        """The same for the speed model."""
-        request, seen = start.request, start.decisions
-        settled = case_of(request).settled
-        ranks = request.tensor_parallel_size
-        return Setup(
-            shape=request.shape,
-            cut=Cut(tensor_parallel_size=ranks, mm_encoder_tp_mode="data" if ranks > 1 else "weights"),
-            gpu=self.target.gpu or find_model("H200"),
-            kv_cache_tokens=int(seen.get("kv_cache_tokens", 1 << 20)),
-            link=self.target.link,
-            max_num_batched_tokens=int(seen.get("max_num_batched_tokens", settled.max_num_batched_tokens)),
-            max_num_seqs=settled.max_num_seqs,
-            max_pixels=request.flags.max_pixels or request.max_pixels,
-        )
-
 
 def _today() -> str:
     return time.strftime("%Y-%m-%d")
-
-
-def _cores() -> int:
-    from vlfleet.hardware.probe import probe
-
-    return probe().cores
