@@ -18,7 +18,7 @@ from tests.plan.shapes import config
 from vlfleet.checkpoint import CheckpointInfo, preflight
 from vlfleet.demo import model_path
 from vlfleet.engine.embedded.args import EngineArgs, parse
-from vlfleet.engine.embedded.spread import spread
+from vlfleet.engine.embedded.spread import CACHED_ROWS, spread
 from vlfleet.errors import ExitCode, VlfleetError
 
 GIB = 1 << 30
@@ -70,6 +70,13 @@ def test_what_was_asked_for_of_the_cache_is_counted() -> None:
     assert spread(SEVEN, few, free, 2) is None
     assert spread(SEVEN, many, free, 2) is not None
     assert spread(SEVEN, ARGS, free, 4) is not None, "in 32 bits everything is twice as large"
+
+
+def test_a_picture_takes_as_many_rows_as_the_cache_grows_by() -> None:
+    pytest.importorskip("torch")
+    from vlfleet.engine.embedded.kv import ROW_STEP
+
+    assert ROW_STEP == CACHED_ROWS
 
 
 def test_too_few_gpus_say_what_else_would_do() -> None:

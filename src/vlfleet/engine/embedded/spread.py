@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vlfleet.checkpoint import CheckpointInfo
 from vlfleet.errors import ExitCode, VlfleetError
 from vlfleet.plan import kv
-from vlfleet.plan.device_map import device_map
+from vlfleet.plan.device_map import TEXT_TOKENS, device_map
 from vlfleet.plan.shape import read_shape
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 KV_TOKENS = 16384
 """Of all sequences together that there must be room for, unless more or less is asked for."""
+CACHED_ROWS = 4
+"""The key-value cache grows by so many rows at once, each of the longest one's length (kv.ROW_STEP)."""
 
 
 def spread(
@@ -29,7 +31,8 @@ def spread(
     if len(free_bytes) < 2:
         return None
     shape = read_shape(info.config)
-    tokens = max(KV_TOKENS, args.max_model_len)
+    largest = info.max_pixels // info.family.factor**2 + TEXT_TOKENS
+    tokens = max(KV_TOKENS, args.max_model_len, CACHED_ROWS * largest)
     if args.kv_cache_memory_bytes:
         each = kv.token_bytes(shape) * element_bytes // 2
         tokens = -(-args.kv_cache_memory_bytes // each)
