@@ -19,7 +19,17 @@ from tests.media.pictures import bomb_png, encode, noise
 from vlfleet.families import PixelLimits, smart_resize
 from vlfleet.families.family import QWEN2_5_VL
 from vlfleet.media import MediaError, Vision
-from vlfleet.media.fit import Fit, Fitter, Maths, Output, decode, fit, prepare, resize_torchvision
+from vlfleet.media.fit import (
+    Fit,
+    Fitter,
+    Maths,
+    Output,
+    decode,
+    fit,
+    pictures_in_one_piece,
+    raw_pixels,
+    resize_torchvision,
+)
 
 torch = pytest.importorskip("torch")
 SMALL = PixelLimits(3136, 100_352)
@@ -104,6 +114,22 @@ def test_the_model_sees_the_same_pixels(name: str, maths: Maths, output: Output)
     assert np.array_equal(np.asarray(decode(encoded)), np.asarray(engines_picture(encoded)))
 
 
+@pytest.mark.parametrize("one_piece", [False, True])
+def test_pixels_are_read_where_they_lie(one_piece: bool) -> None:
+    """More than Pillow's 16 MiB blocks, in one piece (no copy) and in several (a copy)."""
+    pictures_in_one_piece(one_piece)
+    try:
+        picture = noise(2600, 1900)
+        pixels = raw_pixels(picture)
+        assert len(pixels) == 2600 * 1900 * (4 if one_piece else 3)
+        array = np.frombuffer(pixels, np.uint8).reshape(1900, 2600, -1)[:, :, :3]
+        assert np.array_equal(array, np.asarray(picture))
+        expected = engines_pixels(picture, SMALL, Maths.TORCHVISION)
+        assert np.array_equal(np.asarray(resize_torchvision(picture, expected.shape[1::-1])), expected)
+    finally:
+        pictures_in_one_piece(False)
+
+
 def test_the_two_ways_do_differ() -> None:
     """So the fleet must say which one its engines take."""
     ways = [engines_pixels(PAGE, SMALL, maths).astype(int) for maths in Maths]
@@ -161,7 +187,6 @@ def test_refusals(content: bytes, cause: str) -> None:
 def test_a_fit_of_a_fleet() -> None:
     vision = Vision.of(QWEN2_5_VL, {"max_pixels": 1_003_520})
     assert Fit.of(vision).target(3840, 2160) == vision.image_size(3840, 2160)
-    prepare(Maths.PILLOW)
 
 
 async def test_workers() -> None:

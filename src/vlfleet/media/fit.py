@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import ctypes
 import io
 import multiprocessing
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps
 
@@ -123,18 +124,52 @@ def decode(encoded: bytes) -> Image.Image:
 
 
 def resize_torchvision(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """What torchvision's `resize(uint8 tensor, BICUBIC, antialias=True)` makes of `picture`, through the same kernel of
-    torch. The tensor is a view of the pixels as they lie (channels last), which transformers copies first: the values
-    are the same, and it takes half the time."""
-    import numpy as np
+    """What torchvision's `resize(uint8 tensor, BICUBIC, antialias=True)` makes of an RGB `picture`, through the same
+    kernel of torch. The tensor is a view of the pixels as they lie (channels last, a fourth one unused), which
+    transformers copies first: the values are the same, and it takes a third of the time."""
     import torch
 
     width, height = size
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+    pixels = raw_pixels(picture)
+    channels = len(pixels) // (picture.width * picture.height)
+    tensor = torch.frombuffer(pixels, dtype=torch.uint8).view(1, picture.height, picture.width, channels)
+    tensor = tensor.permute(0, 3, 1, 2)
     resized = torch.nn.functional.interpolate(
-        pixels, size=(height, width), mode="bicubic", antialias=True, align_corners=False
+        tensor, size=(height, width), mode="bicubic", antialias=True, align_corners=False
     )
-    return Image.fromarray(np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy()))
+    planes = [Image.frombuffer("L", size, plane.contiguous().numpy(), "raw", "L", 0, 1) for plane in resized[0, :3]]
+    return Image.merge("RGB", planes)
+
+
+class ArrowArray(ctypes.Structure):
+    """`struct ArrowArray` of Arrow's C data interface."""
+
+
+ArrowArray._fields_ = [
+    *((name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")),
+    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+    ("children", ctypes.POINTER(ctypes.POINTER(ArrowArray))),
+    *((name, ctypes.c_void_p) for name in ("dictionary", "release", "private_data")),
+]
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype = ctypes.c_void_p
+_capsule_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+
+
+def raw_pixels(picture: Image.Image) -> Any:
+    """The pixels of an RGB picture, 4 bytes each where they lie in one piece and need no copy (Pillow's Arrow export;
+    `prepare` sees to it), else 3 bytes each. To be read only, and only while `picture` is there: copying 12 megapixels
+    takes as long as decoding them."""
+    try:
+        _, capsule = picture.__arrow_c_array__()
+    except (AttributeError, ValueError):
+        return bytearray(picture.tobytes())
+    array = ctypes.cast(_capsule_pointer(capsule, b"arrow_array"), ctypes.POINTER(ArrowArray)).contents
+    values = array.children[0].contents  # a list of four bytes for each pixel
+    count = picture.width * picture.height * 4
+    if array.n_children != 1 or values.length != count or array.offset or values.offset:
+        return bytearray(picture.tobytes())
+    return (ctypes.c_ubyte * count).from_address(values.buffers[1])
 
 
 def resize_pillow(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -154,12 +189,29 @@ def fit_to_base64(encoded: bytes, how: Fit, limits: MediaLimits) -> bytes | None
     return None if fitted is None else base64.b64encode(fitted)
 
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Parameters of glibc's mallopt (malloc.h)."""
+
+
 def prepare(maths: Maths) -> None:
-    """Makes a worker ready: one thread each, there are as many workers as cores to use."""
+    """Makes a worker process ready: one thread each, there are as many workers as cores to use, and memory that it
+    keeps. Fresh pages for every picture take as long as decoding it: 105 ms instead of 51 for 12 megapixels."""
+    with contextlib.suppress(AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
     if maths is Maths.TORCHVISION:
         import torch
 
+        pictures_in_one_piece()
+
         torch.set_num_threads(1)
+
+
+def pictures_in_one_piece(wanted: bool = True) -> None:
+    """Has Pillow, in all of this process, lay out pictures without gaps, so that `raw_pixels` need not copy them."""
+    core: Any = getattr(Image, "core")  # noqa: B009  (Pillow documents it for this, and does not export it)
+    core.set_use_block_allocator(int(wanted))
 
 
 class Fitter:
