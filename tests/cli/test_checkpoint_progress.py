@@ -11,7 +11,7 @@ from vlfleet.cli.checkpoint_progress import Progress, line
 @pytest.mark.parametrize(
     ("done", "total", "rate", "text"),
     [
-        (15_200_000_000, 41_100_000_000, 12.5, "pad  37 %  15.2 of 41.1 GB  1.22 GB/s  21 s left"),
+        (15_200_000_000, 41_100_000_000, 1.216e9, "pad  37 %  15.2 of 41.1 GB  1.22 GB/s  21 s left"),
         (1_000_000_000, 41_000_000_000, 1e8, "pad  2 %  1.0 of 41.0 GB  0.10 GB/s  7 min left"),
         (0, 41_000_000_000, 0.0, "pad  0 %  0.0 of 41.0 GB"),
         (41_000_000_000, 41_000_000_000, 4.1e9, "pad  100 %  41.0 of 41.0 GB  4.10 GB/s  0 s left"),
