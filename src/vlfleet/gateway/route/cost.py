@@ -6,7 +6,7 @@ worker), and its engine, which computes prompts in the order of arrival. Then al
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from vlfleet.gateway.route.mirror import Left
@@ -46,8 +46,7 @@ class Load(NamedTuple):
     """Answers of `running`: tokens that they are expected to make still."""
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(NamedTuple):
     """Predicted seconds of one request on one replica; `total`, their sum, is until its last token."""
 
     queue: float
@@ -69,7 +68,7 @@ class Terms:
         return self.preprocess + self.vision + self.prefill
 
     def as_dict(self) -> dict[str, float]:
-        return {name: round(value, 6) for name, value in asdict(self).items()}
+        return {name: round(value, 6) for name, value in self._asdict().items()}
 
 
 def predict(left: Left, answer_tokens: int, load: Load, c: Coefficients) -> Terms:

@@ -132,6 +132,9 @@ class FairQueue:
             heapq.heappop(lane.waiting)
             lane.deficit -= waiter.seconds
             self._remove(waiter)
+            self._drop_gone(lane)
+            if lane.waiting and lane.waiting[0][2].seconds > lane.deficit:
+                self._lanes.move_to_end(waiter.key)
         return waiter
 
     def leave(self, number: int) -> None:

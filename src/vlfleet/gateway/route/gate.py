@@ -98,9 +98,9 @@ class Gate:
         while (head := self.queue.peek()) is not None and self._fits(head):
             waiter = self.queue.take()
             assert waiter is not None
-            self._enter(waiter)
-            turn = self._turns.pop(waiter.number, None)
-            if turn is not None and not turn.done():
+            turn = self._turns.pop(waiter.number)
+            if not turn.done():  # else its client has just left
+                self._enter(waiter)
                 turn.set_result(None)
 
     async def _wait(self, waiter: Waiter) -> None:

@@ -22,6 +22,17 @@ NOISE = 0.2
 OUTLIER = 3.0
 """Usual errors that one observation may be off."""
 BOUND = 30.0
+SURE = 40
+"""Observations after which a replica's own ones are all that counts."""
+_EARLY, _TELL_EVERY = 20, 16
+_LEARNED = (
+    "first_seconds",
+    "preprocess_seconds_per_token",
+    "vision_seconds_per_token",
+    "prefill_seconds_per_token",
+    "step_seconds",
+    "sequence_seconds",
+)
 _USUAL_WEIGHT = 0.05
 _WHOLE_WEIGHT, _MOST_PACE = 0.05, 3.0
 
@@ -77,11 +88,59 @@ class LeastSquares:
         self.scales = [min(BOUND, max(1 / BOUND, scale * factor)) for scale in self.scales]
 
 
+class Fleet:
+    """What all learners of a fleet found out together, as factors of their seeds.
+
+    A replica that was not asked yet is taken to be as much faster or slower than planned as the others turned out to
+    be: else the first one that beats its plan would be asked for ever.
+    """
+
+    def __init__(self) -> None:
+        self.learners: list[Learner] = []
+        self.observations = 0
+        self._weight = 0.0
+        self._sums = [0.0] * len(_LEARNED)
+        self._shares: dict[Learner, tuple[float, list[float]]] = {}
+        """What each learner added to the sums."""
+
+    def tell(self, learner: Learner) -> None:
+        """It has learned something. The others hear of it at once while little is known, and now and then later."""
+        self.leave(learner)
+        weight = float(min(learner.observations, SURE))
+        share = [weight * scale for scale in learner.scales]
+        self._shares[learner] = weight, share
+        self._weight += weight
+        self._sums = [a + b for a, b in zip(self._sums, share, strict=True)]
+        self.observations += 1
+        if self.observations <= _EARLY or self.observations % _TELL_EVERY == 0:
+            for other in self.learners:
+                if other is not learner and other.observations < SURE:
+                    other.blend()
+
+    def leave(self, learner: Learner) -> None:
+        """What it found out no longer counts."""
+        weight, share = self._shares.pop(learner, (0.0, []))
+        if share:
+            self._weight -= weight
+            self._sums = [a - b for a, b in zip(self._sums, share, strict=True)]
+
+    def others(self, learner: Learner) -> tuple[list[float], float]:
+        """The means over all learners but this one, and how many observations (at most `SURE` each) are behind them."""
+        weight, share = self._shares.get(learner, (0.0, [0.0] * len(_LEARNED)))
+        total = self._weight - weight
+        if total < 0.5:
+            return [], 0.0
+        return [(a - b) / total for a, b in zip(self._sums, share, strict=True)], total
+
+
 class Learner:
     """One replica's coefficients, from `seed` on."""
 
-    def __init__(self, seed: Coefficients) -> None:
+    def __init__(self, seed: Coefficients, fleet: Fleet | None = None) -> None:
         self.seed = seed
+        self.observations = 0
+        self._fleet = fleet or Fleet()
+        self._fleet.learners.append(self)
         self.coefficients = seed
         self._first = LeastSquares(
             (
@@ -119,18 +178,30 @@ class Learner:
         self._step.pace(pace)
         self._take()
 
+    @property
+    def scales(self) -> list[float]:
+        """Of the seed, what each coefficient turned out to be."""
+        return [*self._first.scales, *self._step.scales]
+
+    def leave(self) -> None:
+        """Its replica is gone."""
+        self._fleet.leave(self)
+        self._fleet.learners.remove(self)
+
     def _take(self) -> None:
-        first, preprocess, vision, prefill = self._first.weights
-        step, sequence = self._step.weights
-        self.coefficients = replace(
-            self.seed,
-            first_seconds=first,
-            preprocess_seconds_per_token=preprocess,
-            vision_seconds_per_token=vision,
-            prefill_seconds_per_token=prefill,
-            step_seconds=step,
-            sequence_seconds=sequence,
-        )
+        self.observations += 1
+        self._fleet.tell(self)
+        self.blend()
+
+    def blend(self) -> None:
+        """Takes from the fleet what it does not know itself yet."""
+        scales = self.scales
+        others, total = self._fleet.others(self) if self.observations < SURE else ([], 0.0)
+        if total:
+            own = self.observations / (self.observations + min(total, SURE) / 2)
+            scales = [own * mine + (1 - own) * theirs for mine, theirs in zip(scales, others, strict=True)]
+        values = {name: getattr(self.seed, name) * scale for name, scale in zip(_LEARNED, scales, strict=True)}
+        self.coefficients = replace(self.seed, **values)
 
     @property
     def error(self) -> float:

@@ -19,7 +19,9 @@ where hand-fed affinity has 0.73), with twice as much a hot image stays where it
 LOAD_BOUND = 1.25
 """`sticky`: a session stays with its replica until that has this many times the mean of requests in flight (Mirrokni,
 Thorup and Zadimoghaddam, Consistent Hashing with Bounded Loads, 2016; KubeAI's and HAProxy's default)."""
-_EQUAL = 1e-9
+SAME = 0.03
+"""Prices that differ by less are equal: what is learned of equal replicas differs as much."""
+_LEAST_WEIGHT = 1e-9
 
 
 class Policy(enum.StrEnum):
@@ -73,7 +75,7 @@ def choose(policy: Policy, candidates: Sequence[Candidate], turn: int = 0, sessi
         case Policy.LEAST_CONNECTIONS:
             return min(rotated, key=lambda each: each.in_flight)
         case Policy.WEIGHTED:
-            return min(rotated, key=lambda each: (each.served + 1) / max(each.weight, _EQUAL))
+            return min(rotated, key=lambda each: (each.served + 1) / max(each.weight, _LEAST_WEIGHT))
         case Policy.STICKY if session:
             return _sticky(candidates, session)
         case _:
@@ -83,12 +85,9 @@ def choose(policy: Policy, candidates: Sequence[Candidate], turn: int = 0, sessi
 def _cheapest(rotated: Sequence[Candidate]) -> Candidate:
     mean = sum(each.in_flight for each in rotated) / len(rotated)
     fewest = min(each.left_tokens for each in rotated)
-    best, least = rotated[0], rotated[0].price(mean, fewest)
-    for each in rotated[1:]:
-        price = each.price(mean, fewest)
-        if price < least - _EQUAL:
-            best, least = each, price
-    return best
+    prices = [each.price(mean, fewest) for each in rotated]
+    most = min(prices) * (1 + SAME)
+    return next(each for each, price in zip(rotated, prices, strict=True) if price <= most)
 
 
 def _sticky(candidates: Sequence[Candidate], session: str) -> Candidate:

@@ -9,6 +9,7 @@ from typing import Any
 from vlfleet.gateway.route.correction import Seen, counters
 from vlfleet.gateway.route.cost import Coefficients, Terms
 from vlfleet.gateway.route.features import Features
+from vlfleet.gateway.route.learn import Fleet
 from vlfleet.gateway.route.mirror import Capacities
 from vlfleet.gateway.route.policy import Candidate, Policy, choose
 from vlfleet.gateway.route.tracker import Job, Tracker
@@ -48,6 +49,7 @@ class Router:
     def __init__(self, policy: Policy = Policy.PREDICTED) -> None:
         self.policy = policy
         self._trackers: dict[str, Tracker] = {}
+        self._fleet = Fleet()
         self._weights: dict[str, float] = {}
         self._served: dict[str, int] = {}
         self._turn = 0
@@ -56,7 +58,7 @@ class Router:
         """A replica, or a new process of one that was there before: it holds nothing, and is as fast as it was."""
         tracker = self._trackers.get(name)
         if tracker is None:
-            self._trackers[name] = Tracker(name, capacities, seed or Coefficients())
+            self._trackers[name] = Tracker(name, capacities, seed or Coefficients(), self._fleet)
         else:
             tracker.restarted(capacities)
         # One that comes later is not owed the requests of the time before.
@@ -66,7 +68,9 @@ class Router:
 
     def removed(self, name: str) -> None:
         """A replica that will not come back."""
-        self._trackers.pop(name, None)
+        tracker = self._trackers.pop(name, None)
+        if tracker is not None:
+            tracker.learner.leave()
         self._served.pop(name, None)
         self._weights.pop(name, None)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from vlfleet.gateway.route.correction import Correction
 from vlfleet.gateway.route.cost import Coefficients, Load, Terms, predict
 from vlfleet.gateway.route.features import Features
-from vlfleet.gateway.route.learn import Learner
+from vlfleet.gateway.route.learn import Fleet, Learner
 from vlfleet.gateway.route.mirror import Capacities, Left, Mirror, Visit
 
 _TOGETHER_SECONDS = 0.002
@@ -38,11 +38,11 @@ class Job:
 class Tracker:
     """Everything about one replica that the cost needs."""
 
-    def __init__(self, name: str, capacities: Capacities, seed: Coefficients) -> None:
+    def __init__(self, name: str, capacities: Capacities, seed: Coefficients, fleet: Fleet | None = None) -> None:
         self.name = name
         self.mirror = Mirror(capacities)
         self.correction = Correction(self.mirror)
-        self.learner = Learner(seed)
+        self.learner = Learner(seed, fleet)
         self.work_seconds = 0.0
         """Predicted, of all requests that were ever sent there: what fairness is measured by."""
         self._waiting: dict[Job, None] = {}

@@ -1,0 +1,62 @@
+"""Replicas that asked to be left alone for a while: `Retry-After` of a 429 or 503. Pure.
+
+With `retries.RetryBudget` (a tenth of the requests) and the names already tried, this decides whether and where a
+request is sent again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from vlfleet.gateway.retries import RetryBudget
+
+MOST_PAUSE_SECONDS = 60.0
+"""A replica is asked again after this long, whatever it said: its health is the supervisor's business."""
+
+
+def retry_after_seconds(value: str | None, now: datetime) -> float | None:
+    """What a Retry-After header says (RFC 9110 10.2.3: seconds or a date), None when it says nothing."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now.timestamp())
+
+
+class Pauses:
+    """Until when each replica wants no requests; seconds of one monotonic clock."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def add(self, name: str, seconds: float, now: float) -> None:
+        """`name` said so at `now`."""
+        self._until[name] = max(self._until.get(name, 0.0), now + min(seconds, MOST_PAUSE_SECONDS))
+
+    def at(self, now: float) -> Mapping[str, float]:
+        """Those that pause, and for how many seconds still."""
+        self._until = {name: until for name, until in self._until.items() if until > now}
+        return {name: until - now for name, until in self._until.items()}
+
+
+def may_retry(
+    ready: Sequence[str], tried: Collection[str], paused: Mapping[str, float], budget: RetryBudget, *, paid: bool
+) -> bool:
+    """Whether there is another replica for the next try, and the budget has room. Spends from it unless `paid`.
+
+    `paid`: the engine never had the request, so that trying again repeats no work.
+    """
+    free = any(name not in tried and name not in paused for name in ready)
+    return free and (paid or budget.spend())
+
+
+def wait_seconds(ready: Sequence[str], paused: Mapping[str, float]) -> int:
+    """For the Retry-After of an answer when every ready replica pauses: the shortest of their pauses."""
+    return max(1, math.ceil(min((paused.get(name, 0.0) for name in ready), default=1.0)))
