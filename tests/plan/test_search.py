@@ -56,7 +56,7 @@ def test_replicas_before_tensor_parallelism() -> None:
 
 
 def test_memory_forces_tensor_parallelism() -> None:
-    plan = search(ask("Qwen2.5-VL-72B", "8xH100"))
+    plan = search(ask("Qwen2.5-VL-72B", "8xH100", "batch"))
     assert plan.chosen is not None
     assert plan.chosen.candidate.tensor_parallel_size == 4
     assert len(plan.placement) == 2
