@@ -9,7 +9,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vlfleet.engine.launch import EngineSpec, Failure, FailureKind, Launch, Lesson, Observation, Placement, Preparation, Value
+from vlfleet.engine.launch import (
+    EngineSpec,
+    Failure,
+    FailureKind,
+    Launch,
+    Lesson,
+    Observation,
+    Placement,
+    Preparation,
+    Value,
+)
 
 _ERROR = re.compile(r"(?P<how>ERROR|FATAL)(?:\[(?P<kind>\w+)\])?: (?P<text>.*)")
 MAX_NUM_BATCHED_TOKENS = 16384
