@@ -34,7 +34,6 @@ from vlfleet.media.fit import (
 torch = pytest.importorskip("torch")
 SMALL = PixelLimits(3136, 100_352)
 PILLOW = Fit(28, SMALL, Maths.PILLOW)
-TORCH = Fit(28, SMALL)
 
 
 def text_page(width: int, height: int) -> Image.Image:
