@@ -95,7 +95,7 @@ def test_nobody_is_asked_about_a_checkpoint_that_is_broken(model: Path, tmp_path
     change(model / "config.json", intermediate_size=512)
     done = verify(model, tmp_path / "home", "--base-url", "http://127.0.0.1:1")
     assert done.returncode == 1
-    assert "problems in" in done.stdout
+    assert "24 problems in" in done.stdout
     assert "probe" not in done.stdout
 
 

@@ -70,7 +70,8 @@ def summary(plan: PadPlan, target: Path, *, done: bool) -> str:
     if not plan.needed:
         more = "" if plan.multiple > 1 else "; if it is to be quantised, say in which groups: --group-size 128"
         return f"nothing to do: {plan.before} is legal for TP {plan.tp} ({plan.formats[0]}, {parts} a rank){more}"
-    written = f"{len(plan.rewrite.changed)} shards, {plan.rewrite.written_bytes / 1e9:.1f} GB"
+    count = len(plan.rewrite.changed)
+    written = f"{count} shard{'s' * (count > 1)}, {plan.rewrite.written_bytes / 1e9:.2f} GB"
     also = f", {_shared(plan)} shared with SRC" if _shared(plan) else ""
     lines = [
         f"intermediate_size {plan.before} -> {plan.after}: {parts} for each of {plan.tp} ranks",

@@ -107,14 +107,14 @@ def summary(found: Verification, probed: Probe | None) -> list[str]:
             lines.append(f"{problem.kind}: {problem}")
         elif shown[problem.kind] == counts[problem.kind]:
             lines.append(f"{problem.kind}: {counts[problem.kind] - SHOWN} more")
-    read = f"{found.files} files, {found.bytes / 1e9:.1f} GB"
+    read = f"{found.files} files, {found.bytes / 1e9:.2f} GB"
     if found.sound:
         lines.append(f"sound: {read}; {found.manifest.name} {found.outcome}")
     else:
         remedy = "download what is named again"
         if found.outcome == "differs":
             remedy += f"; if you changed it yourself, delete {found.manifest.name}"
-        lines.append(f"{len(found.problems)} problems in {read}; {remedy}")
+        lines.append(f"{len(found.problems)} problem{'s' * (len(found.problems) > 1)} in {read}; {remedy}")
     if probed:
         tokens = f"{probed.visual_tokens} visual tokens, {probed.expected_visual_tokens} expected"
         lines += [f"probe: {problem}" for problem in probed.problems]
