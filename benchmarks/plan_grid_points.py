@@ -99,12 +99,12 @@ class Grid:
         """Of its predictions."""
         return HERE / self.file
 
-    def flags(self, tp: int) -> list[str]:
-        """Of `vllm serve`, for an engine of so many ranks."""
+    def flags(self, tp: int, kv_cache_gib: int | None = None) -> list[str]:
+        """Of `vllm serve`, for an engine of so many ranks, with the grid's KV cache or another."""
         return [
             "--load-format", "dummy", "--max-model-len", "16384", "--limit-mm-per-prompt", '{"image":1,"video":0}',
             "--mm-processor-kwargs", json.dumps({"max_pixels": MAX_PIXELS}), "--mm-encoder-tp-mode", "data",
-            "--kv-cache-memory-bytes", str(self.kv_cache_gib[tp - 1] << 30),
+            "--kv-cache-memory-bytes", str((kv_cache_gib or self.kv_cache_gib[tp - 1]) << 30),
             "--gpu-memory-utilization", str(self.gpu_memory_utilization),
             "--max-num-batched-tokens", str(self.max_num_batched_tokens), "--no-enable-log-requests",
         ]  # fmt: skip

@@ -41,6 +41,8 @@ WORDS = "hello " * 30
 START_SECONDS, POINT_SECONDS = 260.0, 45.0
 SECOND = "q25vl-7b-tp1-second"
 """The other of two replicas."""
+SECOND_KV_GIB = 6
+"""112,000 tokens, of which its points need 44,000: its GPU holds four engines."""
 GPUS = {"q25vl-3b-tp1": "0", "q25vl-7b-tp1": "1", SECOND: "0", "q25vl-3b-tp2": "0,1", "q25vl-7b-tp2": "0,1"}
 FIRST_PORT = 8401
 Content = list[dict[str, Any]]
@@ -88,7 +90,7 @@ def serve(grid: Grid, models: Path | None, out: Path, running: Mapping[str, str]
             port = FIRST_PORT + 10 * number
             command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(models / model)]
             command += ["--served-model-name", "m", "--host", "127.0.0.1", "--port", str(port)]
-            command += ["--tensor-parallel-size", tp, *grid.flags(int(tp))]
+            command += ["--tensor-parallel-size", tp, *grid.flags(int(tp), SECOND_KV_GIB if engine == SECOND else None)]
             log = stack.enter_context((out / f"{engine}.log").open("w"))
             environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpus}
             process = subprocess.Popen(
