@@ -323,7 +323,7 @@ def command(*args: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command(model: Path) -> None:
     done = command(str(model))
-    assert (done.returncode, done.stdout.splitlines()) == (0, [f"sound: 9 files, 0.00 GB; {MANIFEST} written"])
+    assert (done.returncode, done.stdout.splitlines()) == (0, [f"sound: 9 files, 0.01 GB; {MANIFEST} written"])
     change(model / "model-00002-of-00002.safetensors", "model.layers.3.mlp.up_proj.weight", float("nan"))
     done = command(str(model))
     assert done.returncode == ExitCode.FAILED
@@ -333,7 +333,7 @@ def test_the_command(model: Path) -> None:
     )
     assert checksum.startswith("checksum: model-00002-of-00002.safetensors: ")
     remedy = f"download what is named again; if you changed it yourself, delete {MANIFEST}"
-    assert last == f"2 problems in 9 files, 0.00 GB; {remedy}"
+    assert last == f"2 problems in 9 files, 0.01 GB; {remedy}"
     facts = json.loads(command(str(model), "--json").stdout)
     assert (facts["sound"], facts["manifest_outcome"], facts["probe"]) == (False, "differs", None)
     assert [problem["kind"] for problem in facts["problems"]] == ["numbers", "checksum"]
