@@ -55,8 +55,7 @@ class Inputs:
     def device(self) -> Device:
         """The smallest of the GPUs, with the free memory of the fullest, as CUDA counts."""
         total = round(self.gpu.cuda_gib * GIB)
-        reserved = max((max(0, gpu.memory_bytes - total) for gpu in self.machine.gpus), default=0)
-        free = min((gpu.free_bytes for gpu in self.machine.gpus), default=total) - reserved
+        free = min((gpu.free_bytes for gpu in self.machine.gpus), default=total)  # less the driver's reserve already
         return Device(total, min(total, free), self.gpu.name, self.gpu.capability)
 
 

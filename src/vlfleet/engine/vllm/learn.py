@@ -69,8 +69,7 @@ def request_of(install: Install, info: CheckpointInfo, spec: EngineSpec, placeme
     given = said(arguments)
     kind = find_model(placement.gpu, placement.memory_bytes)
     total = round(kind.cuda_gib * GIB)
-    reserved = max(0, placement.memory_bytes - total)
-    free = placement.free_bytes - reserved if placement.free_bytes else total
+    free = placement.free_bytes or total
     online = given.get("quantization") in ("fp8", "bitsandbytes")
     return Request(
         shape=read_shape(info.config, given["quantization"] if online else None),
