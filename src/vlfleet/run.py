@@ -12,7 +12,7 @@ import errno
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from aiohttp import web
@@ -26,6 +26,9 @@ from vlfleet.fleet.spec import FleetSpec, is_loopback
 from vlfleet.fleet.state import Status
 from vlfleet.fleet.supervisor import Supervisor
 from vlfleet.fleet.timing import Timing
+
+if TYPE_CHECKING:
+    from vlfleet.gateway import EngineMedia
 
 Show = Callable[[FleetSpec, Sequence[Replica]], Coroutine[Any, Any, None]]
 """Runs beside the fleet and tells a person how its replicas do; the spec holds the port that was bound."""
@@ -129,15 +132,17 @@ async def serve(
         raise already_running(spec.name)
     try:
         check_port(spec.host, spec.port)
-        return await _serve(Supervisor(spec, engine, folder, timing, say), folder, show, say)
+        return await _serve(Supervisor(spec, engine, folder, timing, say), engine, folder, show, say)
     finally:
         lock.release()
 
 
-async def _serve(supervisor: Supervisor, folder: FleetFolder, show: Show, say: Callable[[str], None]) -> ExitCode:
+async def _serve(
+    supervisor: Supervisor, engine: Engine, folder: FleetFolder, show: Show, say: Callable[[str], None]
+) -> ExitCode:
     control = Control(supervisor, folder)
     interrupts, draining = Interrupts(supervisor.kill), asyncio.Event()
-    runner = await _open_gateway(supervisor, draining)
+    runner = await _open_gateway(supervisor, engine, draining)
     tasks: list[asyncio.Task[Any]] = []
     status: Status = "stopped"
     reason = ""
@@ -172,7 +177,7 @@ def _in_flight(supervisor: Supervisor) -> str:
     return f"waiting for {requests} request{'s' * (requests != 1)} in flight" if requests else "nothing is in flight"
 
 
-async def _open_gateway(supervisor: Supervisor, draining: asyncio.Event) -> web.AppRunner:
+async def _open_gateway(supervisor: Supervisor, engine: Engine, draining: asyncio.Event) -> web.AppRunner:
     """Opens the gateway's port, and writes into the spec which one it got when it was asked for port 0."""
     from vlfleet import gateway
 
@@ -182,7 +187,23 @@ async def _open_gateway(supervisor: Supervisor, draining: asyncio.Event) -> web.
         served_model_name=spec.served_model_name,
         on_unreachable=supervisor.probe_now,
         draining=draining,
+        media=_media(spec, engine),
+        policy=gateway.Policy(spec.policy),
     )
     runner = await gateway.serve(app, spec.host, spec.port)
     supervisor.at_port(int(runner.addresses[0][1]))
     return runner
+
+
+def _media(spec: FleetSpec, engine: Engine) -> EngineMedia:
+    """What the gateway needs to know of how the engines see pictures: the checkpoint's limits, under the fleet's."""
+    from vlfleet.checkpoint import preflight
+    from vlfleet.families import PixelLimits
+    from vlfleet.gateway import EngineMedia
+    from vlfleet.media import Vision
+
+    info = preflight(spec.model, weights=False)
+    limits = PixelLimits(info.min_pixels, info.max_pixels)
+    most = spec.options.max_pixels
+    vision = Vision.of(info.family, {"max_pixels": most} if most else None, image=limits)
+    return EngineMedia(vision, engine.media_cache_gb(spec.engine_spec))

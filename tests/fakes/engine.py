@@ -102,6 +102,8 @@ class Engine:
         self.behaviour = behaviour or Behaviour()
         self.faults = Faults()
         self.seen = Seen()
+        self.bodies: list[bytes] = []
+        """Of the last requests, as they came."""
         self.port = 0
         self.computing = asyncio.Lock()
         self.preprocessing = asyncio.Lock()
@@ -302,6 +304,7 @@ class Engine:
             "stream": bool(body.get("stream")),
         }
         self.seen.log = [*self.seen.log[-999:], entry]
+        self.bodies = [*self.bodies[-3:], raw]
 
 
 @asynccontextmanager

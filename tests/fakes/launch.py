@@ -39,6 +39,9 @@ class FakeEngine:
     def __init__(self, *options: str) -> None:
         self.options = options
 
+    def media_cache_gb(self, spec: EngineSpec) -> float:
+        return 0.0
+
     def default_replicas(self, spec: EngineSpec) -> int:
         return 2
 

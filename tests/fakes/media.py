@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlfleet.families import image_tokens
-from vlfleet.gateway.pictures import picture_header
+from vlfleet.families.family import QWEN2_5_VL
+from vlfleet.media import Vision, examine_data_url
 from vlfleet.plan.simulate_caches import EncoderCache, LeastRecent
 
 Json = dict[str, Any]
@@ -134,5 +134,4 @@ def tokens_of(url: str, kind: str) -> int:
         return int(said.group(1))
     if kind == "video" or not url.startswith("data:"):
         return VIDEO_TOKENS
-    header = picture_header(url)
-    return image_tokens(header.width, header.height)
+    return examine_data_url(url, "image", Vision.of(QWEN2_5_VL)).tokens

@@ -68,6 +68,9 @@ class ScriptEngine:
         self.script = script
         self.launched: list[tuple[int, str]] = []
 
+    def media_cache_gb(self, spec: EngineSpec) -> float:
+        return 0.0
+
     def default_replicas(self, spec: EngineSpec) -> int:
         return 2
 

@@ -12,7 +12,7 @@ import aiohttp
 
 from tests.fakes import engine as fake
 from vlfleet.fleet.replica import Phase, Replica
-from vlfleet.gateway import Limits, build_app, serve
+from vlfleet.gateway import EngineMedia, Limits, Policy, build_app, serve
 
 MODEL = "fake-vl"
 KEY = "engine-key"
@@ -52,19 +52,28 @@ def replica(name: str, port: int = 1, phase: Phase = Phase.READY) -> Replica:
 
 @asynccontextmanager
 async def rig(
-    engines: int = 2, behaviour: fake.Behaviour | None = None, limits: Limits | None = None
+    engines: int = 2,
+    behaviour: fake.Behaviour | None = None,
+    limits: Limits | None = None,
+    media: EngineMedia | None = None,
+    policy: Policy = Policy.PREDICTED,
 ) -> AsyncIterator[Rig]:
     behaviour = replace(behaviour or fake.Behaviour(), key=KEY)
     async with AsyncExitStack() as stack:
         fakes = [await stack.enter_async_context(fake.serve(replace(behaviour))) for _ in range(engines)]
         replicas = [replica(f"r{n}", each.port) for n, each in enumerate(fakes)]
-        async with gateway(replicas, limits) as made:
+        async with gateway(replicas, limits, media, policy) as made:
             made.engines = fakes
             yield made
 
 
 @asynccontextmanager
-async def gateway(replicas: list[Replica], limits: Limits | None = None) -> AsyncIterator[Rig]:
+async def gateway(
+    replicas: list[Replica],
+    limits: Limits | None = None,
+    media: EngineMedia | None = None,
+    policy: Policy = Policy.PREDICTED,
+) -> AsyncIterator[Rig]:
     """Only the gateway; the replicas may be anything."""
     draining = asyncio.Event()
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as http:
@@ -75,6 +84,8 @@ async def gateway(replicas: list[Replica], limits: Limits | None = None) -> Asyn
             on_unreachable=lambda replica: made.unreachable.append(replica.name),
             draining=draining,
             limits=limits or Limits(),
+            media=media,
+            policy=policy,
         )
         runner = await serve(app, "127.0.0.1", 0)
         made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"

@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 
 from tests.fakes.engine import Behaviour
-from tests.gateway.rig import KEY, MODEL, gateway, hello, replica, rig, until
+from tests.gateway.rig import KEY, MODEL, Rig, gateway, hello, replica, rig, until
 from vlfleet.fleet.replica import Phase
-from vlfleet.gateway import Limits
+from vlfleet.gateway import Limits, Policy
 
 
 async def events(answer: aiohttp.ClientResponse) -> list[Any]:
@@ -90,12 +90,22 @@ async def test_a_stream_comes_as_it_is_made() -> None:
 
 
 async def test_equal_replicas_share() -> None:
-    async with rig(3, Behaviour(tokens=1)) as fleet:
+    async def ask(fleet: Rig, number: int) -> None:
+        async with fleet.chat(messages=[{"role": "user", "content": f"{number} is another question"}]) as answer:
+            assert answer.status == 200
+
+    async with rig(3, Behaviour(tokens=4, token_seconds=0.01)) as fleet:
+        await asyncio.gather(*(ask(fleet, number) for number in range(60)))
+        assert all(16 <= engine.seen.requests <= 24 for engine in fleet.engines)
+        assert fleet.idle()
+
+
+async def test_round_robin_takes_turns() -> None:
+    async with rig(3, Behaviour(tokens=1), policy=Policy.ROUND_ROBIN) as fleet:
         for _ in range(30):
             async with fleet.chat() as answer:
                 assert answer.status == 200
         assert [engine.seen.requests for engine in fleet.engines] == [10, 10, 10]
-        assert fleet.idle()
 
 
 async def test_a_slow_replica_gets_less() -> None:

@@ -32,6 +32,7 @@ def arguments(spec: FleetSpec, insecure: bool) -> list[str]:
         "--tensor-parallel-size": spec.tensor_parallel_size,
         "--pipeline-parallel-size": spec.pipeline_parallel_size,
         "--drain-timeout": spec.drain_timeout_seconds,
+        "--policy": spec.policy,
     }
     flags = [f"{option}={value}" for option, value in options.items()] + ["--no-plan"] + ["--insecure"] * insecure
     return ["up", *flags, *engine_arguments(spec.options), str(spec.model), "--", *spec.engine_args]

@@ -63,7 +63,9 @@ def up(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option("--for", help="A workload to plan for: chat, ocr, batch, agents.", show_default="single pictures"),
+        typer.Option(
+            "--for", help="A workload to plan for: general, chat, ocr, batch, agents.", show_default="general"
+        ),
     ] = None,
     no_plan: Annotated[
         bool, typer.Option("--no-plan", help="The engine's defaults for all that is not said here.")
@@ -97,6 +99,10 @@ def up(
     drain_timeout: Annotated[
         float, typer.Option(min=0, help="Seconds that requests in flight get when the fleet is stopped.")
     ] = 30.0,
+    policy: Annotated[
+        str,
+        typer.Option(help="Of the route: predicted, round_robin, least_connections, weighted, sticky (X-Session-Id)."),
+    ] = "predicted",
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Print GPUs, commands, environment and ports; start nothing.")
     ] = False,
@@ -153,6 +159,7 @@ def up(
         host=host,
         port=port,
         drain_timeout_seconds=drain_timeout,
+        policy=known_policy(policy),
     )
     sizes = (tensor_parallel_size, pipeline_parallel_size, replicas)
     chosen = None if no_plan else decide(spec, sizes, preset, runs, model, None if dry else folder)
@@ -191,6 +198,20 @@ def up(
             progress.update(replicas)
 
     raise typer.Exit(run(serve(spec, runs, folder, show=show, say=note)))
+
+
+def known_policy(name: str) -> str:
+    """`name`.
+
+    Raises:
+        VlfleetError: exit code 2, there is no such policy.
+    """
+    from vlfleet.errors import ExitCode, VlfleetError
+    from vlfleet.gateway.route.policy import Policy
+
+    if name not in list(Policy):
+        raise VlfleetError(f"--policy {name} is not known", f"one of {', '.join(Policy)}", ExitCode.USAGE)
+    return name
 
 
 def makes_weights_up(engine_args: Sequence[str]) -> bool:

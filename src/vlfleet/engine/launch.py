@@ -140,6 +140,11 @@ class Engine(Protocol):
         """The command and environment of one replica on 127.0.0.1:`port` that accepts only `api_key`."""
         ...
 
+    def media_cache_gb(self, spec: EngineSpec) -> float:
+        """GiB of each replica's cache of processed media, which a request may name by `uuid` without sending them; 0:
+        it takes no names."""
+        ...
+
     def observe(self, line: str) -> Observation | None:
         """What this log line tells of the start, or None."""
         ...

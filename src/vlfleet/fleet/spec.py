@@ -29,6 +29,8 @@ class FleetSpec:
     host: str = "127.0.0.1"
     port: int = 8000
     drain_timeout_seconds: float = 30.0
+    policy: str = "predicted"
+    """How the gateway chooses a replica: a value of `gateway.Policy`."""
 
     @property
     def engine_spec(self) -> EngineSpec:

@@ -2,6 +2,8 @@
 
 from vlfleet.gateway.admission import Limits
 from vlfleet.gateway.app import build_app
+from vlfleet.gateway.route.policy import Policy
 from vlfleet.gateway.serve import serve
+from vlfleet.gateway.state import EngineMedia
 
-__all__ = ["Limits", "build_app", "serve"]
+__all__ = ["EngineMedia", "Limits", "Policy", "build_app", "serve"]

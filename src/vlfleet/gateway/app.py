@@ -18,7 +18,9 @@ from vlfleet.gateway.admission import LIMITS, Limits
 from vlfleet.gateway.errors import ApiError
 from vlfleet.gateway.metrics import Metrics
 from vlfleet.gateway.proxy import generate, move_stalled
-from vlfleet.gateway.state import GATEWAY, Gateway
+from vlfleet.gateway.route.policy import Policy
+from vlfleet.gateway.route.router import Router
+from vlfleet.gateway.state import GATEWAY, EngineMedia, Gateway
 from vlfleet.gateway.upstream import REPLICA, REQUEST_ID
 
 SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -36,11 +38,13 @@ def build_app(
     on_unreachable: Callable[[Replica], None],
     draining: asyncio.Event,
     limits: Limits = LIMITS,
+    media: EngineMedia | None = None,
+    policy: Policy = Policy.PREDICTED,
 ) -> web.Application:
     """The gateway before `replicas`, whose phases the supervisor may change at any time.
 
     `on_unreachable` is called, on the loop, when a connection to a replica fails. While `draining` is set no new
-    request is taken and those in flight go on.
+    request is taken and those in flight go on. `media` says how the engines see media; without, they get no names.
     """
     app = web.Application(middlewares=[finish])
 
@@ -52,7 +56,17 @@ def build_app(
             connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False
         ) as client:
             metrics = Metrics(replicas)
-            gateway = Gateway(replicas, served_model_name, on_unreachable, draining, limits, metrics, session=client)
+            gateway = Gateway(
+                replicas,
+                served_model_name,
+                on_unreachable,
+                draining,
+                limits,
+                metrics,
+                session=client,
+                media=media or EngineMedia(),
+                router=Router(policy),
+            )
             app[GATEWAY] = gateway
             mover = asyncio.create_task(move_stalled(gateway))
             yield

@@ -5,14 +5,17 @@ Reads text and picture headers, never pixels. The bytes themselves go to the eng
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from vlfleet.gateway.errors import ApiError, bad_request
-from vlfleet.gateway.media import check_messages
+from vlfleet.gateway.media import Found, Media, check_messages
+from vlfleet.gateway.route.features import Features, Medium, features
 from vlfleet.gateway.texts import refuse_special_tokens, text_characters
+from vlfleet.media import Namer, Vision
 
 Json = dict[str, Any]
 
@@ -42,10 +45,23 @@ class Ask:
     pictures: int = 0
     work: float = 0.0
     """Predicted tokens: of the text, of the pictures, and of the answer."""
+    media: tuple[Found, ...] = ()
+    """Those that have a name, in their order."""
+    features: Features = field(default=Features(0, 0))
+    """What the route goes by."""
 
 
-def inspect(body: bytes | bytearray, served_model_name: str, *, chat: bool) -> Ask:
-    """What `body` asks for.
+def inspect(
+    body: bytes | bytearray,
+    served_model_name: str,
+    vision: Vision,
+    namer: Namer,
+    *,
+    chat: bool,
+    tenant: str = "",
+    session: str = "",
+) -> Ask:
+    """What `body` asks for. `tenant` shares no media and no prefix with others; `session` is the client's word.
 
     Raises:
         ApiError: 400 or 404, with the JSON path of what is wrong.
@@ -54,15 +70,38 @@ def inspect(body: bytes | bytearray, served_model_name: str, *, chat: bool) -> A
     check_fields(request, served_model_name)
     prompt = request.get("messages" if chat else "prompt")
     characters = text_characters(prompt)
+    media = Media(vision, namer)
     if chat:
-        media = check_messages(prompt)
-        pictures, visual_tokens = media.pictures, media.tokens
+        media = check_messages(prompt, vision, namer, tenant)
     else:
         check_prompt(prompt)
-        pictures, visual_tokens = 0, 0
     refuse_special_tokens(request, chat=chat)
-    work = characters / CHARACTERS_PER_TOKEN + visual_tokens + answer_tokens(request)
-    return Ask(stream=bool(request.get("stream")), pictures=pictures, work=work)
+    answer = answer_tokens(request)
+    parts = chat_parts(request, media) if chat else iter((b" " * characters,))
+    return Ask(
+        stream=bool(request.get("stream")),
+        pictures=media.pictures,
+        work=characters / CHARACTERS_PER_TOKEN + media.tokens + answer,
+        media=tuple(media.found.values()),
+        features=features(parts, answer, salt=(tenant, request.get("cache_salt") or ""), session=session),
+    )
+
+
+def chat_parts(request: Json, media: Media) -> Iterator[bytes | Medium]:
+    """The prompt in pieces, roughly as the chat template puts them together: tools, roles, texts and media in order."""
+    if tools := request.get("tools"):
+        yield orjson.dumps(tools)
+    for m, message in enumerate(request["messages"]):
+        yield b"<|im_start|>" + str(message.get("role", "")).encode("utf-8", "replace")
+        content = message.get("content")
+        if isinstance(content, str):
+            yield content.encode("utf-8", "replace")
+            continue
+        for p, part in enumerate(content or ()):
+            if found := media.found.get((m, p)):
+                yield Medium(found.uuid, found.tokens)
+            elif isinstance(text := part.get("text") if isinstance(part, dict) else part, str):
+                yield text.encode("utf-8", "replace")
 
 
 def parse(body: bytes | bytearray) -> Json:

@@ -53,6 +53,27 @@ class Metrics:
         self.broken_streams = Counter(
             "vlfleet:broken_streams", "Streams that died after their first byte.", by_replica, registry=registry
         )
+        self.media = Counter(
+            "vlfleet:media",
+            "Pictures and videos of requests: held by the replica and named without data, or sent.",
+            ("replica", "how"),
+            registry=registry,
+        )
+        self.media_missed = Counter(
+            "vlfleet:media_missed",
+            "Requests sent again since the replica lacked a medium.",
+            by_replica,
+            registry=registry,
+        )
+        self.saved_bytes = Counter(
+            "vlfleet:media_saved_bytes", "Of media that were not sent.", by_replica, registry=registry
+        )
+        self.predicted_first_token = Counter(
+            "vlfleet:predicted_first_token_seconds",
+            "Sum of what the route predicted for streams; compare with time_to_first_token_seconds_sum.",
+            by_replica,
+            registry=registry,
+        )
         self.time_to_first_token = Histogram(
             "vlfleet:time_to_first_token_seconds",
             "From the request's last byte to the stream's first event.",

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 
 from aiohttp import web
 
+from vlfleet.fleet.replica import Replica
 from vlfleet.gateway.admission import read_body, refusal
 from vlfleet.gateway.errors import ApiError
 from vlfleet.gateway.inspection import inspect
+from vlfleet.gateway.route.router import Decision
 from vlfleet.gateway.state import GATEWAY, Gateway, charge
-from vlfleet.gateway.upstream import REPLICA, REQUEST_ID, Exchange, Unanswered, send
+from vlfleet.gateway.upstream import REPLICA, REQUEST_ID, Exchange, Missed, Unanswered, Visit, send
 
 TRIES = 2
+SESSION = "X-Session-Id"
+"""Of the policy `sticky`; the name that vllm-router reads, too."""
 MOVE_SECONDS = 0.25
 """Between two looks for requests on stalled replicas."""
 
@@ -45,8 +50,22 @@ async def answer(exchange: Exchange) -> web.StreamResponse:
     exchange.body = await read_body(request, gateway.limits)
     exchange.started = time.perf_counter()
     chat = request.path.endswith("/chat/completions")
-    exchange.ask = inspect(exchange.body, gateway.served_model_name, chat=chat)
+    exchange.ask = inspect(
+        exchange.body,
+        gateway.served_model_name,
+        gateway.media.vision,
+        gateway.namer,
+        chat=chat,
+        tenant=tenant_of(request),
+        session=request.headers.get(SESSION, ""),
+    )
     return await forward(exchange)
+
+
+def tenant_of(request: web.Request) -> str:
+    """Clients with different keys share no media; nothing of the key is kept."""
+    key = request.headers.get("Authorization", "")
+    return hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=16).hexdigest() if key else ""
 
 
 async def forward(exchange: Exchange) -> web.StreamResponse:
@@ -60,14 +79,15 @@ async def forward(exchange: Exchange) -> web.StreamResponse:
     gateway = exchange.gateway
     gateway.budget.earn()
     while True:
-        replica = gateway.choose(names(exchange))
-        if replica is None:
+        found = gateway.decide(exchange.ask.features, names(exchange))
+        if found is None:
             raise refusal(gateway.replicas, draining=False) or ApiError(503, "not_ready", "no replica is ready")
+        replica, decision = found
         exchange.tried.append(replica)
         exchange.request[REPLICA] = replica.name
         try:
             with charge(replica, exchange.ask.work):
-                return await send(exchange, replica)
+                return await visit(exchange, replica, decision)
         except Unanswered as failure:
             if failure.unreachable:
                 gateway.report_unreachable(replica)
@@ -76,10 +96,38 @@ async def forward(exchange: Exchange) -> web.StreamResponse:
             gateway.metrics.retries.labels(replica.name).inc()
 
 
+async def visit(exchange: Exchange, replica: Replica, decision: Decision) -> web.StreamResponse:
+    """One try at one replica, which learns from it. An engine that lacks a medium which it was taken to hold gets the
+    request again, with the data.
+
+    Raises:
+        Unanswered: nothing has reached the client.
+    """
+    router, features = exchange.gateway.router, exchange.ask.features
+    omit = decision.omit
+    while True:
+        exchange.visit = Visit(decision, router.sent(features, decision, time.monotonic(), streams=exchange.ask.stream))
+        try:
+            response = await send(exchange, replica, omit)
+        except BaseException as failure:
+            missed = isinstance(failure, Missed)
+            router.failed(replica.name, exchange.visit.job, time.monotonic(), missed=missed)
+            if not missed:
+                raise
+            exchange.gateway.metrics.media_missed.labels(replica.name).inc()
+            omit = frozenset()
+            continue
+        if exchange.code == 200:
+            router.finished(replica.name, exchange.visit.job, time.monotonic(), exchange.visit.tokens or None)
+        else:
+            router.failed(replica.name, exchange.visit.job, time.monotonic())
+        return response
+
+
 def may_retry(exchange: Exchange, failure: Unanswered) -> bool:
     """A retry that cannot repeat work costs no budget: the engine never had the request."""
     gateway = exchange.gateway
-    return gateway.choose(names(exchange)) is not None and (not failure.sent or gateway.budget.spend())
+    return bool(gateway.ready(names(exchange))) and (not failure.sent or gateway.budget.spend())
 
 
 def names(exchange: Exchange) -> list[str]:
@@ -98,7 +146,7 @@ async def move_stalled(gateway: Gateway) -> None:
             continue
         for exchange in list(gateway.waiting):
             stalled = exchange.tried[-1].stalled and len(exchange.tried) < TRIES
-            if stalled and gateway.choose(names(exchange)) and gateway.budget.spend():
+            if stalled and gateway.ready(names(exchange)) and gateway.budget.spend():
                 exchange.move()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,14 +13,28 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp import web
 
-from vlfleet.fleet.replica import Replica
+from vlfleet.families.family import QWEN2_5_VL
+from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.gateway.admission import Limits
 from vlfleet.gateway.metrics import Metrics
 from vlfleet.gateway.retries import RetryBudget, Suspects
-from vlfleet.gateway.routing import choose
+from vlfleet.gateway.route.features import Features
+from vlfleet.gateway.route.mirror import capacities_of
+from vlfleet.gateway.route.router import Decision, Router
+from vlfleet.media import Namer, Vision
+from vlfleet.media.identity import SECRET_BYTES
 
 if TYPE_CHECKING:
     from vlfleet.gateway.upstream import Exchange
+
+
+@dataclass(frozen=True)
+class EngineMedia:
+    """How the fleet's engines see media."""
+
+    vision: Vision = field(default_factory=lambda: Vision.of(QWEN2_5_VL))
+    mm_processor_cache_gb: float = 0.0
+    """Of each replica. 0: its engine takes no names for media, or forgets them at once."""
 
 
 @dataclass
@@ -38,14 +52,30 @@ class Gateway:
     suspects: Suspects = field(default_factory=Suspects)
     waiting: set[Exchange] = field(default_factory=set)
     """Requests that a replica has and of whose answer nothing has reached the client."""
-    turns: Iterator[int] = field(default_factory=itertools.count)
+    media: EngineMedia = field(default_factory=EngineMedia)
+    router: Router = field(default_factory=Router)
+    namer: Namer = field(default_factory=lambda: Namer(secrets.token_bytes(SECRET_BYTES)))
+    """Its secret is as old as this gateway: what engines hold from before is looked at once more."""
+    lives: dict[str, float] = field(default_factory=dict)
+    """Of each replica that the router knows: when the process was started that it knows."""
     started_at: float = field(default_factory=time.time)
 
-    def choose(self, tried: Collection[str]) -> Replica | None:
-        """The replica for the next try; one that was just unreachable only when there is no other."""
-        turn = next(self.turns)
+    def ready(self, tried: Collection[str]) -> list[Replica]:
+        """The replicas for the next try; those that were just unreachable only when there is no other."""
+        left = [each for each in self.replicas if each.phase is Phase.READY and each.name not in tried]
         doubtful = self.suspects.at(time.monotonic())
-        return choose(self.replicas, {*tried, *doubtful}, turn) or choose(self.replicas, tried, turn)
+        return [each for each in left if each.name not in doubtful] or left
+
+    def decide(self, request: Features, tried: Collection[str]) -> tuple[Replica, Decision] | None:
+        """Where a request goes now, and why; None when no replica is left."""
+        ready = {replica.name: replica for replica in self.ready(tried)}
+        for replica in ready.values():
+            if self.lives.get(replica.name) != replica.started_at:
+                self.lives[replica.name] = replica.started_at
+                capacities = capacities_of(replica.decisions, self.media.mm_processor_cache_gb)
+                self.router.started(replica.name, capacities)
+        decision = self.router.decide(request, time.monotonic(), list(ready))
+        return (ready[decision.replica], decision) if decision else None
 
     def report_unreachable(self, replica: Replica) -> None:
         self.suspects.add(replica.name, time.monotonic())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -16,8 +17,12 @@ from vlfleet.fleet.replica import Replica
 from vlfleet.gateway.errors import ApiError
 from vlfleet.gateway.inspection import Ask
 from vlfleet.gateway.metrics import CLIENT_LEFT
+from vlfleet.gateway.route.router import Decision, explain
+from vlfleet.gateway.route.tracker import Job
 from vlfleet.gateway.sse import WholeEvents
 from vlfleet.gateway.state import Gateway
+from vlfleet.media import Edit, splice
+from vlfleet.media.identity import Buffer
 
 REQUEST_ID = web.RequestKey("request_id", str)
 REPLICA = web.RequestKey("replica", str)
@@ -27,6 +32,10 @@ PASSED_ON = ("Accept", "User-Agent", "traceparent", "tracestate")
 which vLLM would let a client pick a data-parallel rank."""
 SLICE_BYTES = 256 << 10
 HEALTH_SECONDS = 1.0
+ROUTE = "x-vlfleet-route"
+"""1 in a request: its answer says in a header of this name where it went, and why."""
+CACHE_MISS = b"Cache miss for"
+COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
@@ -42,8 +51,22 @@ class Unanswered(Exception):  # noqa: N818  (a state of the request, told to nob
         """The connection failed: the engine may be dead."""
 
 
+class Missed(Exception):  # noqa: N818  (told to nobody: the request goes again)
+    """The engine lacks a medium that it was sent by its name alone."""
+
+
 class ClientGone(Exception):  # noqa: N818
     """Nobody reads the answer any more."""
+
+
+@dataclass
+class Visit:
+    """A request at a replica, as the router sees it."""
+
+    decision: Decision
+    job: Job
+    tokens: int = 0
+    """Of the answer: events of the stream, or what the engine counted."""
 
 
 @dataclass(eq=False)
@@ -60,6 +83,8 @@ class Exchange:
     """The status to count it under."""
     tried: list[Replica] = field(default_factory=list)
     """In their order; the last one has it now."""
+    visit: Visit | None = None
+    """The present try."""
     patience: asyncio.Timeout | None = None
     """Ends the current try."""
     moved: bool = False
@@ -90,16 +115,20 @@ class Exchange:
             self.gateway.waiting.discard(self)
 
 
-async def send(exchange: Exchange, replica: Replica) -> web.StreamResponse:
-    """The replica's answer, already on its way to the client when it is a stream.
+async def send(exchange: Exchange, replica: Replica, omit: Collection[str] = ()) -> web.StreamResponse:
+    """The replica's answer, already on its way to the client when it is a stream. `omit`: names of media that are sent
+    without their data.
 
     Raises:
         Unanswered: nothing has reached the client.
+        Missed: the replica lacks one of `omit`.
     """
-    gateway, body = exchange.gateway, exchange.body
-    headers = upstream_headers(exchange, replica)
+    gateway = exchange.gateway
+    pieces = named(exchange, replica, omit)
+    size = sum(map(len, pieces))
+    headers = upstream_headers(exchange, replica, size)
     # aiohttp copies a small body in one go; a large one is fed in slices so that other streams keep moving.
-    data = body if len(body) <= SLICE_BYTES else slices(body)
+    data = b"".join(pieces) if size <= SLICE_BYTES else slices(pieces)
     gateway.metrics.overhead.observe(time.perf_counter() - exchange.started)
     url = replica.base_url + exchange.request.path
     try:
@@ -123,6 +152,20 @@ async def send(exchange: Exchange, replica: Replica) -> web.StreamResponse:
         raise died(exchange, replica) from None
 
 
+def named(exchange: Exchange, replica: Replica, omit: Collection[str]) -> Sequence[Buffer]:
+    """The body as it came, with a name for each medium where the engine takes names, and without data it holds."""
+    gateway, media = exchange.gateway, exchange.ask.media
+    if not media or not gateway.media.mm_processor_cache_gb:
+        return [exchange.body]
+    edits = [Edit(each.message, each.part, each.uuid, drop=each.uuid in omit) for each in media]
+    metrics = gateway.metrics
+    left_out = [each for each in media if each.uuid in omit]
+    metrics.media.labels(replica.name, "held").inc(len(left_out))
+    metrics.media.labels(replica.name, "sent").inc(len(media) - len(left_out))
+    metrics.saved_bytes.labels(replica.name).inc(sum(each.encoded_bytes for each in left_out))
+    return splice(exchange.body, None, edits).pieces
+
+
 def died(exchange: Exchange, replica: Replica) -> Unanswered:
     message = f"{replica.name} died before it answered request {exchange.request[REQUEST_ID]}; send it again"
     return Unanswered(ApiError(502, "replica_died", message), unreachable=True)
@@ -131,7 +174,7 @@ def died(exchange: Exchange, replica: Replica) -> Unanswered:
 async def healthy(exchange: Exchange, replica: Replica) -> bool:
     """Whether an engine that has just reported an error can go on. When vLLM's engine process dies, its API server
     lives some seconds longer, answers 500 to everything, and 503 to /health."""
-    headers, timeout = upstream_headers(exchange, replica), aiohttp.ClientTimeout(total=HEALTH_SECONDS)
+    headers, timeout = upstream_headers(exchange, replica, 0), aiohttp.ClientTimeout(total=HEALTH_SECONDS)
     del headers["Content-Length"]
     try:
         url = f"{replica.base_url}/health"
@@ -141,27 +184,42 @@ async def healthy(exchange: Exchange, replica: Replica) -> bool:
         return False
 
 
-def upstream_headers(exchange: Exchange, replica: Replica) -> dict[str, str]:
+def upstream_headers(exchange: Exchange, replica: Replica, size: int) -> dict[str, str]:
     came = exchange.request.headers
     return {
         **{name: came[name] for name in PASSED_ON if name in came},
         "Authorization": f"Bearer {replica.api_key}",
         "Content-Type": "application/json",
-        "Content-Length": str(len(exchange.body)),
+        "Content-Length": str(size),
         "Accept-Encoding": "identity",
         "X-Request-Id": exchange.request[REQUEST_ID],
     }
 
 
-async def slices(body: bytearray) -> AsyncIterator[memoryview]:
-    view = memoryview(body)
-    for start in range(0, len(body), SLICE_BYTES):
-        yield view[start : start + SLICE_BYTES]
+async def slices(pieces: Sequence[Buffer]) -> AsyncIterator[memoryview]:
+    for piece in pieces:
+        view = memoryview(piece)
+        for start in range(0, len(view), SLICE_BYTES):
+            yield view[start : start + SLICE_BYTES]
 
 
 def reply_headers(exchange: Exchange, replica: Replica, content_type: str) -> dict[str, str]:
     request_id = exchange.request[REQUEST_ID]
-    return {"Content-Type": content_type, "X-Request-Id": request_id, "X-Vlfleet-Replica": replica.name}
+    headers = {"Content-Type": content_type, "X-Request-Id": request_id, "X-Vlfleet-Replica": replica.name}
+    if exchange.visit and exchange.request.headers.get(ROUTE) == "1":
+        headers[ROUTE] = orjson.dumps(explain(exchange.visit.decision)).decode()
+    return headers
+
+
+def lacks_medium(body: bytes) -> bool:
+    """vLLM's words (multimodal/cache.py, 0.20 to 0.32)."""
+    return CACHE_MISS in body and b"data is not provided" in body
+
+
+def told_tokens(body: bytes) -> int:
+    """Of the answer, as the engine counted them; 0 if it did not."""
+    found = COMPLETION_TOKENS.search(body, max(0, len(body) - 2048))
+    return int(found[1]) if found else 0
 
 
 async def pass_whole(exchange: Exchange, replica: Replica, upstream: aiohttp.ClientResponse) -> web.Response:
@@ -170,6 +228,10 @@ async def pass_whole(exchange: Exchange, replica: Replica, upstream: aiohttp.Cli
     status, content_type = upstream.status, upstream.headers.get("Content-Type", "")
     if status == 200:
         replica.progress_at = time.monotonic()
+        if exchange.visit:
+            exchange.visit.tokens = told_tokens(body)
+    if status == 400 and lacks_medium(body):
+        raise Missed
     if status == 503:
         wait = upstream.headers.get("Retry-After", "1")
         error = ApiError(503, "overloaded", f"{replica.name}: {engine_message(body)}", headers={"Retry-After": wait})
@@ -203,10 +265,15 @@ async def pass_stream(exchange: Exchange, replica: Replica, upstream: aiohttp.Cl
         first = b""
     if not first:
         raise Unanswered(ApiError(502, "bad_answer", f"{replica.name} sent a stream without events"))
+    if first.startswith(b'data: {"error"') and lacks_medium(first):
+        raise Missed
     if first.startswith(b'data: {"error"') and not await healthy(exchange, replica):
         raise died(exchange, replica)
     exchange.begin()
     metrics = exchange.gateway.metrics
+    if visit := exchange.visit:
+        exchange.gateway.router.first_token(replica.name, visit.job, time.monotonic())
+        metrics.predicted_first_token.labels(replica.name).inc(visit.decision.terms.first_token)
     metrics.time_to_first_token.labels(replica.name).observe(time.perf_counter() - exchange.started)
     response = web.StreamResponse(headers=reply_headers(exchange, replica, "text/event-stream; charset=utf-8"))
     # Proxies on the way to the client must not hold events back (X-Accel-Buffering is nginx's).
@@ -228,6 +295,8 @@ async def write_events(
     exchange: Exchange, replica: Replica, response: web.StreamResponse, events: WholeEvents, data: bytes
 ) -> None:
     """Writes whole events. With the last one the request is served: many clients close at once and wait for no end."""
+    if exchange.visit:
+        exchange.visit.tokens += data.count(b"\n\n")
     await write(exchange, response, data)
     if events.done:
         exchange.code = 200

@@ -43,8 +43,8 @@ class Spliced:
         return b"".join(self.pieces)
 
 
-def splice(body: bytes | bytearray, request: dict[str, Any], edits: Iterable[Edit]) -> Spliced:
-    """`body` with `edits`. `request` is what it parses to; it is not changed.
+def splice(body: bytes | bytearray, request: dict[str, Any] | None, edits: Iterable[Edit]) -> Spliced:
+    """`body` with `edits`. `request` is what it parses to; it is not changed. None: it is parsed where that is needed.
 
     Where the places cannot be told for certain (`Uncertain`: more than 20,000 steps, a key twice or with escapes), the
     parsed request is edited and serialised instead: whole numbers beyond 64 bits then become floats.
@@ -58,7 +58,8 @@ def splice(body: bytes | bytearray, request: dict[str, Any], edits: Iterable[Edi
     try:
         found = {(span.message, span.part): span for span in spans(body)}
     except Uncertain:
-        return Spliced([orjson.dumps(edited(request, wanted.values()))], walked=False)
+        parsed = orjson.loads(body) if request is None else request
+        return Spliced([orjson.dumps(edited(parsed, wanted.values()))], walked=False)
     changes: list[tuple[int, int, list[Buffer]]] = []
     for place, edit in wanted.items():
         changes += _changes(found[place], edit)

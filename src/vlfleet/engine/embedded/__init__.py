@@ -23,6 +23,9 @@ class EmbeddedEngine:
     name = "embedded"
     progress_counters: tuple[str, ...] = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
 
+    def media_cache_gb(self, spec: EngineSpec) -> float:
+        return 0.0
+
     def default_replicas(self, spec: EngineSpec) -> int:
         """Two on a CPU, so that one may die. One where there is a GPU: both would load the model onto the same card."""
         from vlfleet.hardware import has_gpu

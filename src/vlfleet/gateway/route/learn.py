@@ -102,6 +102,15 @@ class Fleet:
         self._sums = [0.0] * len(_LEARNED)
         self._shares: dict[Learner, tuple[float, list[float]]] = {}
         """What each learner added to the sums."""
+        self.paces: dict[str, float] = {}
+        """Of "first" and "step": how many times as long as its seed the fleet's very first one took."""
+
+    def pace(self, kind: str, factor: float) -> None:
+        """The first observation of its kind sets the pace of all: a seed knows proportions, not this machine. Left to
+        least squares, whoever is asked most would learn first how fast it is, and then be asked for being fast."""
+        self.paces[kind] = factor
+        for learner in self.learners:
+            learner.paced(kind, factor)
 
     def tell(self, learner: Learner) -> None:
         """It has learned something. The others hear of it at once while little is known, and now and then later."""
@@ -140,7 +149,6 @@ class Learner:
         self.seed = seed
         self.observations = 0
         self._fleet = fleet or Fleet()
-        self._fleet.learners.append(self)
         self.coefficients = seed
         self._first = LeastSquares(
             (
@@ -151,32 +159,49 @@ class Learner:
             )
         )
         self._step = LeastSquares((seed.step_seconds, seed.sequence_seconds))
+        for kind, factor in self._fleet.paces.items():
+            self.paced(kind, factor)
+        self._fleet.learners.append(self)
 
     def first_token(self, requests: int, left: Sequence[Left], seconds: float) -> None:
         """A replica that was never idle gave `requests` first tokens after `seconds`, having done all of `left`."""
-        self._first.observe(
-            (
-                requests,
-                sum(each.preprocess_tokens for each in left),
-                sum(each.vision_tokens for each in left),
-                sum(each.prefill_tokens for each in left),
-            ),
-            seconds,
+        amounts = (
+            requests,
+            sum(each.preprocess_tokens for each in left),
+            sum(each.vision_tokens for each in left),
+            sum(each.prefill_tokens for each in left),
         )
+        self._set_pace("first", self._first, amounts, seconds)
+        self._first.observe(amounts, seconds)
         self._take()
 
     def decoded(self, steps: int, running: float, seconds: float) -> None:
         """One sequence made `steps` more tokens in `seconds`, with `running` sequences at the same time."""
         if steps > 0:
-            self._step.observe((steps, steps * running), seconds)
+            amounts = (steps, steps * running)
+            self._set_pace("step", self._step, amounts, seconds)
+            self._step.observe(amounts, seconds)
             self._take()
 
     def whole(self, predicted: float, seconds: float) -> None:
         """An answer that came in one piece took `seconds`: it tells how fast the replica is, not with what."""
+        if not self._fleet.paces:
+            for kind in ("first", "step"):
+                self._fleet.pace(kind, seconds / max(predicted, 1e-9))
         pace = max(1 / _MOST_PACE, min(_MOST_PACE, seconds / max(predicted, 1e-9))) ** _WHOLE_WEIGHT
         self._first.pace(pace)
         self._step.pace(pace)
         self._take()
+
+    def paced(self, kind: str, factor: float) -> None:
+        """Everything of this kind takes `factor` times as long as the seed says."""
+        (self._first if kind == "first" else self._step).pace(factor)
+        self.blend()
+
+    def _set_pace(self, kind: str, squares: LeastSquares, amounts: Sequence[float], seconds: float) -> None:
+        predicted = sum(amount * weight for amount, weight in zip(amounts, squares.weights, strict=True))
+        if kind not in self._fleet.paces and predicted > 0:
+            self._fleet.pace(kind, seconds / predicted)
 
     @property
     def scales(self) -> list[float]:
