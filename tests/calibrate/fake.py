@@ -52,14 +52,17 @@ def decided(request: Request, known: Calibration = TRUE) -> dict[str, float]:
 
 
 class H200Engine(FakeEngine):
-    """`broken` names tensor-parallel sizes and layers whose engine ends while it starts: (1, 12).
+    """`broken` names tensor-parallel sizes and layers whose engine ends while it starts: (1, 28).
 
-    The first `taken_ports` starts find their port in use.
+    The first `taken_ports` starts find their port in use. With `slow` layers a start takes two seconds.
     """
 
-    def __init__(self, *options: str, broken: tuple[tuple[int, int], ...] = (), taken_ports: int = 0) -> None:
+    def __init__(
+        self, *options: str, broken: tuple[tuple[int, int], ...] = (), taken_ports: int = 0, slow: int = 0
+    ) -> None:
         super().__init__(*options)
         self.taken_ports = taken_ports
+        self.slow = slow
         self.broken = broken
         self.placed: list[tuple[int, Placement]] = []
 
@@ -75,6 +78,8 @@ class H200Engine(FakeEngine):
         if self.taken_ports:
             self.taken_ports -= 1
             argv += ["--crash-at-start", "port 1 is in use", "--kind", "port"]
+        if shape.num_hidden_layers == self.slow:
+            argv += ["--startup-seconds", "2"]
         if (tp, shape.num_hidden_layers) in self.broken:
             argv += ["--crash-at-start", "it does not fit | take less"]
         return replace(made, argv=tuple(argv))

@@ -32,18 +32,18 @@ def test_the_config_of_a_cut_has_the_shape_of_the_cut(model: str, layers: int, v
 def test_cuts_differ_and_leave_half_of_the_memory(model: str, gib: int) -> None:
     shape = read_shape(CONFIGS[model])
     shallow, deep = depths(shape, gib * GIB)
-    assert 2 <= shallow.layers <= deep.layers <= 12
-    assert 1 <= shallow.vision < deep.vision <= 16
+    assert 2 <= shallow.layers <= deep.layers <= 28
+    assert 1 <= shallow.vision < deep.vision <= 32
     assert deep.layers == 2 or 2 * cut_shape(shape, deep).parameters <= gib * GIB / 2
 
 
 @pytest.mark.parametrize(
     ("model", "gib", "expected"),
     [
-        ("Qwen2.5-VL-7B", 140, (Depth(4, 8), Depth(12, 16))),
-        ("Qwen2.5-VL-7B", 24, (Depth(4, 8), Depth(12, 16))),
-        ("Qwen2.5-VL-72B", 140, (Depth(4, 8), Depth(12, 16))),
-        ("Qwen2.5-VL-72B", 24, (Depth(2, 8), Depth(4, 16))),
+        ("Qwen2.5-VL-7B", 140, (Depth(9, 16), Depth(28, 32))),
+        ("Qwen2.5-VL-7B", 24, (Depth(6, 16), Depth(20, 32))),
+        ("Qwen2.5-VL-72B", 140, (Depth(9, 16), Depth(28, 32))),
+        ("Qwen2.5-VL-72B", 24, (Depth(2, 16), Depth(3, 32))),
     ],
 )
 def test_depths(model: str, gib: int, expected: tuple[Depth, Depth]) -> None:

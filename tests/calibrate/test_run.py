@@ -16,7 +16,7 @@ from tests.fakes import engine as base
 from tests.plan.shapes import CONFIGS
 from vlfleet.calibrate import asked, folders, host, load, rows, saved
 from vlfleet.calibrate import engine as engine_module
-from vlfleet.calibrate.engine import holding
+from vlfleet.calibrate.engine import Running, holding
 from vlfleet.calibrate.findings import Result
 from vlfleet.calibrate.load import Sizes
 from vlfleet.calibrate.run import Session
@@ -84,18 +84,18 @@ async def test_one_gpu() -> None:
     assert known.activation_scale == pytest.approx(TRUE.activation_scale, abs=0.02)
     assert known.graph_bytes == pytest.approx(TRUE.graph_bytes, rel=0.04)
     assert "vlfleet calibrate of 20" in known.source
-    assert "cut to 4 and 12 layers" in known.source
+    assert "cut to 9 and 28 layers" in known.source
     assert all(abs(result.figures["off_bytes"]) < 16 * MIB for result in results if result.kind == "check")
     assert len(texts(results, "check")) == 2
     found = speed_coefficients.read(find_model("H200"), "NVIDIA H200", "0.26.0")
     measured = [result for result in results if result.kind == "speed"]
-    assert len(measured) == 2 * 6
-    assert found.step_seconds == pytest.approx(0.123 * 12)
+    assert len(measured) == 6
+    assert found.step_seconds == pytest.approx(0.123 * 6)
     assert found.decode_seconds_per_pixel == pytest.approx(0.0105 / 1024**2)
     decode = [result.figures for result in measured if result.figures["load_kind"] == "decode"]
-    assert [(each["layers"], each["size"]) for each in decode] == [(4, 1), (4, 4), (12, 1), (12, 4)]
+    assert [(each["layers"], each["size"]) for each in decode] == [(28, 1), (28, 4)], "the shallow cut has no load"
     assert all(each["value"] == pytest.approx(STEP_SECONDS) for each in decode)
-    assert said[0] == "CPU costs, about 215 s left"
+    assert said[0] == "CPU costs, about 185 s left"
     assert not left_behind()
 
 
@@ -109,13 +109,17 @@ async def test_two_gpus_also_measure_tensor_parallelism() -> None:
     assert known.starts == 3
     assert {result.figures["tensor_parallel_size"] for result in results if result.kind == "speed"} == {1, 2}
     (last,) = [text for text in texts(results, "check") if "TP 2" in text]
-    assert "12 layers" in last
+    assert "28 layers" in last
 
 
-async def test_a_cut_that_does_not_start_leaves_the_other() -> None:
-    good, results, _ = await calibrate(1, H200Engine(broken=((1, 12),)))
+@pytest.mark.parametrize(("layers", "rows_measured"), [(9, 6), (28, 0)])
+async def test_a_cut_that_does_not_start_leaves_the_other(layers: int, rows_measured: int) -> None:
+    """And its memory; speed only where it is the deep one."""
+    good, results, _ = await calibrate(1, H200Engine(broken=((1, layers),)))
     assert not good
-    assert texts(results, "failure") == ["left out: it does not fit (take less)"]
+    failures = ["left out: it does not fit (take less)", "left out: speed was not fitted: 0 rows were measured"]
+    assert texts(results, "failure") == failures[: 1 if rows_measured else 2]
+    assert len(texts(results, "speed")) == rows_measured
     known = memory_calibration.read("NVIDIA H200", V26)
     assert known.starts == 1
     assert known.context_bytes == pytest.approx(TRUE.context_bytes, abs=6 * MIB)
@@ -136,6 +140,19 @@ async def test_a_load_that_fails_leaves_the_memory(monkeypatch: pytest.MonkeyPat
     assert found.decode_seconds_per_pixel != Coefficients().decode_seconds_per_pixel
     assert found.step_seconds == Coefficients().step_seconds
     assert not left_behind()
+
+
+async def test_no_load_while_another_engine_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shallow cut, on the other GPU, takes the longer to start."""
+    beside: list[bool] = []
+
+    async def load_once(engine: Running, *_: Any) -> list[rows.Row]:
+        beside.append(any("9-16-1" in mark for mark in marked(f"{home()}/calibration/engines/").values()))
+        return []
+
+    monkeypatch.setattr(load, "measure", load_once)
+    await calibrate(2, H200Engine(slow=9))
+    assert beside == [False, False]
 
 
 async def test_cancelled_it_leaves_nothing(tmp_path: Path) -> None:
@@ -178,7 +195,7 @@ async def test_nothing_starts_and_nothing_is_written_of_memory(monkeypatch: pyte
         raise VlfleetError("CPU costs could not be measured: no PIL", "")
 
     monkeypatch.setattr(host, "measure", no_host)
-    good, results, _ = await calibrate(2, H200Engine(broken=((1, 4), (1, 12))))
+    good, results, _ = await calibrate(2, H200Engine(broken=((1, 9), (1, 28))))
     assert not good
     assert len(texts(results, "failure")) == 4
     assert not list(memory_calibration.path_of("NVIDIA H200", V26).parent.glob("*.json"))

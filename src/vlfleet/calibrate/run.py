@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Session:
         self._ranks: Start | None = None
         self._rows: list[rows.Row] = []
         self._costs: dict[str, float] = {}
-        self._loading = asyncio.Lock()
+        self._shallow = asyncio.Lock()  # held while that engine runs
         self._progress = Progress(self._stages(), say)
 
     async def run(self) -> bool:
@@ -55,7 +56,10 @@ class Session:
         return not self.failed
 
     async def _engines(self, scratch: Path, folder: FleetFolder) -> None:
-        """Both cuts, side by side where there are two GPUs; then the deep one on both."""
+        """Both cuts, side by side where there are two GPUs; then the deep one on both.
+
+        The shallow one tells memory alone: of its speed it would say how fast the CPU is.
+        """
         target = self.target
         cuts = list(dict.fromkeys(self._depths))
         if target.pair:
@@ -71,12 +75,11 @@ class Session:
             self._memory()
 
     def _stages(self) -> dict[str, float]:
-        """Each with the seconds that it usually takes; cuts that start side by side wait for each other's load."""
-        whole = _START_SECONDS + _LOAD_SECONDS
-        cuts = {self._name(depth, 1): whole for depth in self._depths}
+        """Each with the seconds that it usually takes; side by side, the second start costs nothing."""
+        whole, (shallow, deep) = _START_SECONDS + _LOAD_SECONDS, self._depths
+        cuts = {self._name(shallow, 1): 0.0 if self.target.pair else _START_SECONDS, self._name(deep, 1): whole}
         if self.target.pair:
-            cuts[self._name(self._depths[-1], 1)] = _LOAD_SECONDS
-            cuts[self._name(self._depths[-1], 2)] = whole
+            cuts[self._name(deep, 2)] = whole
         return {_HOST: host.SECONDS, **cuts, _FIT: _FIT_SECONDS}
 
     async def _part(self, work: Coroutine[Any, Any, None]) -> None:
@@ -104,8 +107,13 @@ class Session:
         def tell(phase: str) -> None:
             self._progress.tell(f"{name}, {phase}")
 
-        async with running(self.target.engine, spec, place, folder, path.name, tell) as ready:
-            await self._measure(spec, name, ready)
+        deep = depth == self._depths[-1]
+        held: AbstractAsyncContextManager[None] = nullcontext() if deep else self._shallow
+        async with held, running(self.target.engine, spec, place, folder, path.name, tell) as ready:
+            start = self._started(spec, ready)
+            if deep:
+                async with self._shallow:  # a start beside it would take the host's cores from the load
+                    await self._load(name, start, ready)
 
     async def _host(self) -> None:
         self._progress.begin(_HOST)
@@ -113,19 +121,22 @@ class Session:
         self._costs = host.coefficients(found)
         self._emit(findings.of_host(self._costs, found))
 
-    async def _measure(self, spec: EngineSpec, name: str, ready: Running) -> None:
-        """Memory from the log of an engine that is ready, then its speed."""
+    def _started(self, spec: EngineSpec, ready: Running) -> Start:
+        """What the log of an engine that is ready tells of its memory."""
         start = Start(asked.request(self.target, spec), ready.decisions)
         if spec.tensor_parallel_size > 1:
             self._ranks = start
         else:
             self._starts.append(start)
+        return start
+
+    async def _load(self, name: str, start: Start, ready: Running) -> None:
+        """The speed of an engine that is ready."""
         setup, problems = asked.setup(self.target, start), list[str]()
         sizes = load.Sizes() if self.target.gpus else load.CPU
-        async with self._loading:  # one at a time: the loads share the host's cores
-            found = await load.measure(
-                ready, setup, sizes, lambda detail: self._progress.tell(f"{name}, {detail}"), problems.append
-            )
+        found = await load.measure(
+            ready, setup, sizes, lambda detail: self._progress.tell(f"{name}, {detail}"), problems.append
+        )
         self._rows += found
         for row in found:
             self._emit(findings.of_row(row))
@@ -139,9 +150,9 @@ class Session:
             return
         if self.target.gpus:
             layers = " and ".join(str(start.request.shape.num_hidden_layers) for start in self._starts)
-            source = f"vlfleet calibrate of {_today()}: vLLM {self.target.release} on {self.target.where}, "
-            source += f"{self.target.model.name} cut to {layers} layers"
-            known = memory.calibration(self._starts, self._ranks, self.target.model.shape.num_hidden_layers, source)
+            session = f"vlfleet calibrate of {_today()}: vLLM {self.target.release} on {self.target.where}, "
+            session += f"{self.target.model.name} cut to {layers} layers"
+            known = memory.calibration(self._starts, self._ranks, self.target.model.shape.num_hidden_layers, session)
             if not known.starts:
                 self.failed = True
                 self._emit(Result("failure", "left out: memory: the engines' logs do not fit what was asked for", {}))

@@ -29,7 +29,8 @@ def calibrate(
 ) -> None:
     """Measure CPU costs, memory terms and speed with the vLLM of this machine, and write what `vlfleet plan` reads.
 
-    Takes 2 to 4 minutes. Two engines with made-up weights and few layers are started, and end with this command.
+    Takes 2 to 4 minutes. Two engines with made-up weights are started, one with few layers and one with up to 28, and
+    end with this command.
     Exit code 1: something could not be measured, the rest is written; 3: there is no GPU to measure.
     """
     import asyncio
