@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.plan.test_memory import CASES, H200, OFFLINE, SERVE, STARTS, decisions, planned, request
 from vlfleet.errors import VlfleetError
+from vlfleet.plan import speed_coefficients
 from vlfleet.plan.memory import Request, memory
 from vlfleet.plan.memory_calibration import Calibration, path_of, read, write
 from vlfleet.plan.memory_observed import calibrated
@@ -41,15 +42,26 @@ def test_one_start_of_the_h200_predicts_the_others_within_64_mib(learned: str, a
 def test_it_says_where_it_is_from() -> None:
     known = calibrated(request(), decisions("serve"))
     assert (known.gpu, known.release, known.starts) == ("NVIDIA H200", (0, 26, 0), 1)
-    assert known.source == "derived from 1 starts of vLLM 0.26.0 on NVIDIA H200"
+    assert known.source == "derived from 1 start of vLLM 0.26.0 on NVIDIA H200"
     again = calibrated(request(flags=OFFLINE), decisions("tp1"), known)
-    assert again.starts == 2
+    assert again.source == "derived from 2 starts of vLLM 0.26.0 on NVIDIA H200"
+    assert memory(request(), again).ranks[0].term("CUDA graphs").fitted == again.source
+
+
+def test_what_calibrate_said_of_itself_stays() -> None:
+    session = "vlfleet calibrate of 2026-11-21: vLLM 0.26.0 on NVIDIA H200, cut to 9 and 28 layers"
+    known = replace(calibrated(request(), decisions("serve")), session=session, session_starts=1)
+    assert known.source == session
+    once = calibrated(request(flags=OFFLINE), decisions("tp1"), known)
+    assert once.source == f"{session}; corrected by 1 start"
+    again = calibrated(request(), decisions("serve"), once)
+    assert again.source == f"{session}; corrected by 2 starts"
     assert memory(request(), again).ranks[0].term("CUDA graphs").fitted == again.source
 
 
 def test_what_the_log_lacks_stays_as_it_was() -> None:
     known = calibrated(request(), {}, BLANK)
-    assert replace(known, gpu="", starts=0, source=BLANK.source) == BLANK
+    assert replace(known, gpu="", starts=0) == BLANK
     assert calibrated(request(), {"kv_cache_gib": 111.65}).activation_scale == 1.0
 
 
@@ -85,10 +97,10 @@ def test_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLFLEET_HOME", str(tmp_path))
     assert read("NVIDIA H200", (0, 26, 0)) == Calibration()
     known = calibrated(request(), decisions("serve"))
-    assert write(known) == tmp_path / "calibration" / "memory-nvidia-h200-0.26.0.json"
+    assert write(known) == tmp_path / "calibration" / "memory-h200-0.26.0.json"
     assert read("NVIDIA H200", (0, 26, 0)) == known
     assert read("NVIDIA H200", (0, 32, 0)) == Calibration(), "another release is another calibration"
-    assert [file.name for file in (tmp_path / "calibration").iterdir()] == ["memory-nvidia-h200-0.26.0.json"]
+    assert [file.name for file in (tmp_path / "calibration").iterdir()] == ["memory-h200-0.26.0.json"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"context_bytes": "much"}', '{"graph_bytes": true}', "\udcff"])
@@ -97,8 +109,26 @@ def test_a_file_that_cannot_be_used_is_named(text: str, tmp_path: Path, monkeypa
     file = path_of("NVIDIA H200", (0, 26, 0))
     file.parent.mkdir()
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(VlfleetError, match=r"memory-nvidia-h200-0.26.0.json is no calibration"):
+    with pytest.raises(VlfleetError, match=r"memory-h200-0.26.0.json is no calibration"):
         read("NVIDIA H200", (0, 26, 0))
+
+
+@pytest.mark.parametrize(
+    ("names", "file"),
+    [
+        (("NVIDIA H200", "H200", "h200"), "memory-h200-0.26.0.json"),
+        (("NVIDIA H100 80GB HBM3", "H100"), "memory-h100-0.26.0.json"),
+        (("NVIDIA GeForce RTX 4090", "RTX-4090", "4090"), "memory-rtx4090-0.26.0.json"),
+        (("NVIDIA A100-SXM4-80GB", "A100-80GB"), "memory-a10080gb-0.26.0.json"),
+        (("NVIDIA A100-PCIE-40GB", "A100-40GB-PCIe"), "memory-a10040gbpcie-0.26.0.json"),
+        (("NVIDIA Next 9000", "next-9000"), "memory-next9000-0.26.0.json"),
+        (("",), "memory-gpu-0.26.0.json"),
+    ],
+)
+def test_all_names_of_a_gpu_have_one_file(names: tuple[str, ...], file: str) -> None:
+    assert {path_of(name, (0, 26, 0)).name for name in names} == {file}
+    speed = file.removeprefix("memory-").replace(".json", "-speed.json")
+    assert {speed_coefficients.path_of(name, "0.26.0").name for name in names} == {speed}
 
 
 def test_a_file_of_another_version_keeps_what_it_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,8 +36,8 @@ def test_a_calibration_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert read(H200, "NVIDIA H200", "0.26.0") == coefficients_of(H200)
     mine = replace(coefficients_of(H200), step_seconds=1e-3)
     file = write(mine, "NVIDIA H200", "0.26.0", ["one", "two"])
-    assert file == path_of("NVIDIA H200", "0.26.0") == tmp_path / "calibration" / "nvidia-h200-0.26.0-speed.json"
-    assert read(H200, "NVIDIA H200", "0.26.0") == mine
+    assert file == path_of("NVIDIA H200", "0.26.0") == tmp_path / "calibration" / "h200-0.26.0-speed.json"
+    assert read(H200, "NVIDIA H200", "0.26.0") == read(H200, "H200", "0.26.0") == mine
     assert json.loads(file.read_text())["rows"] == ["one", "two"]
     assert read(H200, "NVIDIA H200", "0.32.0") == coefficients_of(H200)
 

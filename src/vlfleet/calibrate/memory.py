@@ -24,13 +24,13 @@ class Start:
 
 
 def calibration(
-    starts: Sequence[Start], ranks: Start | None, full_layers: int, source: str, start: Calibration | None = None
+    starts: Sequence[Start], ranks: Start | None, full_layers: int, session: str, start: Calibration | None = None
 ) -> Calibration:
     """What explains all of them: `starts` on one GPU, the deepest last, and `ranks` on two.
 
     A start that cannot have been of its request changes nothing, and is not counted in `starts`. Of `ranks` only what
     NCCL takes is used. `full_layers` are those of the whole model, for which graphs are to be
-    right; `source` is what a plan says of where its terms are from.
+    right; `session` is what a plan says of where its terms are from.
     """
     known = start or Calibration()
     for each in starts:
@@ -40,7 +40,7 @@ def calibration(
     if ranks is not None:
         both = corrected(ranks.request, ranks.decisions, known) or known
         known = replace(both, **{name: getattr(known, name) for name in _OF_ONE_GPU})
-    return replace(known, source=source)
+    return replace(known, session=session, session_starts=known.starts)
 
 
 _OF_ONE_GPU = (

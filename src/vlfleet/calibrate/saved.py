@@ -10,7 +10,7 @@ BUILT_IN = "built in, fitted on an H200 with vLLM 0.26.0; `vlfleet calibrate` me
 
 
 def speed_source(gpu: str, release: tuple[int, int, int]) -> str:
-    """In a line: the calibration of this GPU (by NVML's name) and vLLM with its date, or the built-in one."""
+    """In a line: the calibration of this GPU (by any of its names) and vLLM with its date, or the built-in one."""
     file = path_of(gpu, ".".join(map(str, release)))
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

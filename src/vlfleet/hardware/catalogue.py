@@ -55,6 +55,15 @@ def find_model(name: str, memory_bytes: int | None = None) -> GpuModel:
     raise _unknown(name, plain)
 
 
+def key_of(name: str) -> str:
+    """What is the same for all names of a GPU, as part of a file's name: "NVIDIA H100 80GB HBM3", as NVML reports it,
+    and "H100" are h100. Of one that is not known, its `normalised` name."""
+    try:
+        return normalised(find_model(name).name)
+    except VlfleetError:
+        return normalised(name)
+
+
 def parse_gpus(text: str) -> tuple[GpuModel, ...]:
     """The GPUs that a person asks about, one entry a GPU: "4xRTX4090", "h200", "2xA100-80GB,2xL40S".
 

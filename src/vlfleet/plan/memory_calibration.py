@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from vlfleet.errors import VlfleetError
+from vlfleet.hardware.catalogue import key_of
 from vlfleet.home import home
 from vlfleet.plan.terms import MIB
 
@@ -39,17 +39,29 @@ class Calibration:
     graph_bytes: int = 312_660
     """Of one CUDA graph, for each language layer. H200: 102 graphs of 28 layers took 921.8 and 913.4 MiB, 66 MiB of
     them activations. That it grows with the layers is an assumption."""
-    source: str = _H200
+    session: str = ""
+    """What `vlfleet calibrate` said of itself: its date, engine and cuts; empty where it was not run."""
+    session_starts: int = 0
+    """Engine starts of the session."""
     gpu: str = ""
     """The GPU model that it was derived on; empty: the built-in one."""
     release: Release = (0, 26, 0)
     starts: int = 0
-    """Engine starts that it was derived from."""
+    """Engine starts that it was derived from, those of the session among them."""
+
+    @property
+    def source(self) -> str:
+        """What a plan says of where its terms are from."""
+        more = self.starts - self.session_starts
+        said = f"{more} start{'' if more == 1 else 's'}"
+        if self.session:
+            return f"{self.session}; corrected by {said}" if more else self.session
+        return f"derived from {said} of vLLM {'.'.join(map(str, self.release))} on {self.gpu}" if more else _H200
 
 
 def path_of(gpu: str, release: Release) -> Path:
-    """home()/calibration/memory-nvidia-h200-0.26.0.json"""
-    name = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-") or "gpu"
+    """home()/calibration/memory-h200-0.26.0.json, whether `gpu` is NVML's name or the catalogue's."""
+    name = key_of(gpu) or "gpu"
     return home() / "calibration" / f"memory-{name}-{'.'.join(map(str, release))}.json"
 
 

@@ -35,15 +35,7 @@ def calibrated(request: Request, decisions: Mapping[str, Value], known: Calibrat
     if "graphs_gib" in decisions:
         known = _graphs(request, known, _gib(decisions, "graphs_gib") * GIB)
     known = _rest(request, known, decisions)
-    release = ".".join(map(str, request.release))
-    name = request.device.name
-    return replace(
-        known,
-        source=f"derived from {known.starts + 1} starts of vLLM {release} on {name}",
-        gpu=name,
-        release=request.release,
-        starts=known.starts + 1,
-    )
+    return replace(known, gpu=request.device.name, release=request.release, starts=known.starts + 1)
 
 
 def _gib(decisions: Mapping[str, Value], name: str) -> float:

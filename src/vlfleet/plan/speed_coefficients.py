@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from vlfleet.errors import VlfleetError
+from vlfleet.hardware.catalogue import key_of
 from vlfleet.hardware.catalogue_table import GpuModel
 from vlfleet.home import home
 
@@ -162,8 +162,8 @@ def coefficients_of(gpu: GpuModel) -> Coefficients:
 
 
 def path_of(gpu: str, release: str) -> Path:
-    """home()/calibration/nvidia-h200-0.26.0-speed.json, beside what is known of its memory."""
-    name = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-") or "gpu"
+    """home()/calibration/h200-0.26.0-speed.json, beside what is known of its memory; by `hardware.catalogue.key_of`."""
+    name = key_of(gpu) or "gpu"
     return home() / "calibration" / f"{name}-{release}-speed.json"
 
 
@@ -179,7 +179,7 @@ def write(coefficients: Coefficients, gpu: str, release: str, rows: Sequence[str
 
 
 def read(gpu: GpuModel, name: str, release: str) -> Coefficients:
-    """Those measured on the GPU that NVML calls `name`, with this vLLM; the defaults of `gpu` where nothing was.
+    """Those measured with this vLLM on the GPU of this name, NVML's or the catalogue's; without any, `gpu`'s defaults.
 
     Raises:
         VlfleetError: the file is there but cannot be used.

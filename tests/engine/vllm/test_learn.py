@@ -67,6 +67,15 @@ def test_a_start_corrects_the_next_prediction_to_a_block(info: CheckpointInfo) -
     assert read("NVIDIA H200", (0, 26, 0)).starts == 2
 
 
+def test_a_start_leaves_the_date_of_the_calibration(info: CheckpointInfo) -> None:
+    session = "vlfleet calibrate of 2026-11-21"
+    write(replace(Calibration(), session=session, session_starts=3, starts=3, gpu="NVIDIA H200"))
+    for number, said in enumerate(("; corrected by 1 start", "; corrected by 2 starts"), 4):
+        assert learn(V26, info, SERVE, H200, decisions("serve"))
+        known = read("NVIDIA H200", (0, 26, 0))
+        assert (known.source, known.starts) == (session + said, number)
+
+
 def test_a_miss_is_told(info: CheckpointInfo) -> None:
     write(replace(Calibration(), non_torch_bytes=GIB + 228 * MIB, gpu="NVIDIA H200"))
     lesson = learn(V26, info, SERVE, H200, decisions("serve"))
