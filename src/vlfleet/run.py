@@ -29,6 +29,7 @@ from vlfleet.fleet.timing import Timing
 
 if TYPE_CHECKING:
     from vlfleet.gateway import EngineMedia
+    from vlfleet.media.addresses import FetchPolicy
 
 Show = Callable[[FleetSpec, Sequence[Replica]], Coroutine[Any, Any, None]]
 """Runs beside the fleet and tells a person how its replicas do; the spec holds the port that was bound."""
@@ -189,6 +190,7 @@ async def _open_gateway(supervisor: Supervisor, engine: Engine, draining: asynci
         draining=draining,
         media=_media(spec, engine),
         policy=gateway.Policy(spec.policy),
+        urls=_urls(spec),
     )
     runner = await gateway.serve(app, spec.host, spec.port)
     supervisor.at_port(int(runner.addresses[0][1]))
@@ -207,3 +209,13 @@ def _media(spec: FleetSpec, engine: Engine) -> EngineMedia:
     most = spec.options.max_pixels
     vision = Vision.of(info.family, {"max_pixels": most} if most else None, image=limits)
     return EngineMedia(vision, engine.media_cache_gb(spec.engine_spec))
+
+
+def _urls(spec: FleetSpec) -> FetchPolicy:
+    """Where media may be fetched from. Private addresses never are, whatever a name or a redirect leads to."""
+    from vlfleet.media.addresses import FetchPolicy, Urls
+
+    said = spec.media_urls or ("public" if is_loopback(spec.host) else "deny")
+    if said in (Urls.PUBLIC, Urls.DENY):
+        return FetchPolicy(Urls(said))
+    return FetchPolicy(Urls.ALLOWLIST, frozenset(host.strip().lower() for host in said.split(",") if host.strip()))

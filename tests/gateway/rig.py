@@ -13,6 +13,7 @@ import aiohttp
 from tests.fakes import engine as fake
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.gateway import EngineMedia, Limits, Policy, build_app, serve
+from vlfleet.media.addresses import FetchPolicy
 
 MODEL = "fake-vl"
 KEY = "engine-key"
@@ -57,12 +58,13 @@ async def rig(
     limits: Limits | None = None,
     media: EngineMedia | None = None,
     policy: Policy = Policy.PREDICTED,
+    urls: FetchPolicy | None = None,
 ) -> AsyncIterator[Rig]:
     behaviour = replace(behaviour or fake.Behaviour(), key=KEY)
     async with AsyncExitStack() as stack:
         fakes = [await stack.enter_async_context(fake.serve(replace(behaviour))) for _ in range(engines)]
         replicas = [replica(f"r{n}", each.port) for n, each in enumerate(fakes)]
-        async with gateway(replicas, limits, media, policy) as made:
+        async with gateway(replicas, limits, media, policy, urls) as made:
             made.engines = fakes
             yield made
 
@@ -73,6 +75,7 @@ async def gateway(
     limits: Limits | None = None,
     media: EngineMedia | None = None,
     policy: Policy = Policy.PREDICTED,
+    urls: FetchPolicy | None = None,
 ) -> AsyncIterator[Rig]:
     """Only the gateway; the replicas may be anything."""
     draining = asyncio.Event()
@@ -86,6 +89,7 @@ async def gateway(
             limits=limits or Limits(),
             media=media,
             policy=policy,
+            urls=urls,
         )
         runner = await serve(app, "127.0.0.1", 0)
         made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"

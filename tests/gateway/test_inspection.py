@@ -19,6 +19,7 @@ from tests.gateway.rig import MODEL, hello
 from vlfleet.families.family import QWEN2_5_VL
 from vlfleet.gateway.errors import ApiError
 from vlfleet.gateway.inspection import inspect
+from vlfleet.gateway.media import Media
 from vlfleet.gateway.sse import WholeEvents
 from vlfleet.media import Namer, Vision
 
@@ -54,7 +55,7 @@ def image(link: Any) -> dict[str, Any]:
 
 
 def look(request: Any, *, chat: bool = True) -> Any:
-    return inspect(json.dumps(request).encode(), MODEL, VISION, NAMER, chat=chat)
+    return inspect(json.dumps(request).encode(), MODEL, Media(VISION, NAMER), chat=chat)
 
 
 def refused(request: Any, *, chat: bool = True) -> ApiError:
@@ -109,7 +110,7 @@ def test_a_bomb_is_refused_in_a_few_milliseconds() -> None:
     for _ in range(20):
         started = time.perf_counter()
         with pytest.raises(ApiError):
-            inspect(body, MODEL, VISION, NAMER, chat=True)
+            inspect(body, MODEL, Media(VISION, NAMER), chat=True)
         seconds.append(time.perf_counter() - started)
     assert min(seconds) < 0.005
 
@@ -159,7 +160,7 @@ def test_special_tokens_are_refused_wherever_they_stand(text: str) -> None:
 def test_special_tokens_in_disguise() -> None:
     escaped = json.dumps(hello("@")).replace("@", "\\u003c\\u007cimage_pad|>").encode()
     with pytest.raises(ApiError):
-        inspect(escaped, MODEL, VISION, NAMER, chat=True)
+        inspect(escaped, MODEL, Media(VISION, NAMER), chat=True)
     halves = showing({"type": "text", "text": "<"}, {"type": "text", "text": "|image_pad|>"})
     assert refused(halves).param == "messages[0].content"
 
@@ -210,20 +211,20 @@ def test_an_unknown_model() -> None:
 @pytest.mark.parametrize("body", [b"", b"{", b'{"messages": [}', b"[]", b"1", b"\xff\xfe", b'{"a": NaN}'])
 def test_no_json(body: bytes) -> None:
     with pytest.raises(ApiError) as caught:
-        inspect(body, MODEL, VISION, NAMER, chat=True)
+        inspect(body, MODEL, Media(VISION, NAMER), chat=True)
     assert caught.value.status == 400
     assert caught.value.code == "invalid_json"
 
 
 def test_the_place_of_broken_json_is_told() -> None:
     with pytest.raises(ApiError, match="line 2, column 3"):
-        inspect(b"{\n  oops", MODEL, VISION, NAMER, chat=True)
+        inspect(b"{\n  oops", MODEL, Media(VISION, NAMER), chat=True)
 
 
 def test_deep_and_wide_bodies() -> None:
     deep = b'{"messages": ' + b"[" * 900 + b"]" * 900 + b', "tools": ["<|"]}'
     with pytest.raises(ApiError):
-        inspect(deep, MODEL, VISION, NAMER, chat=True)
+        inspect(deep, MODEL, Media(VISION, NAMER), chat=True)
     started = time.perf_counter()
     assert refused({"prompt": [1] * 3_000_000}, chat=False).status == 400
     assert time.perf_counter() - started < 3
@@ -278,7 +279,7 @@ def test_any_json_is_taken_or_refused_by_name(request: dict[str, Any], chat: boo
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_refused(body: bytes, chat: bool) -> None:
     with pytest.raises(ApiError):
-        inspect(body, MODEL, VISION, NAMER, chat=chat)
+        inspect(body, MODEL, Media(VISION, NAMER), chat=chat)
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\n"), max_size=30), max_size=8), st.data())

@@ -8,9 +8,11 @@ import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from aiohttp import web
 from PIL import Image
 
 from tests.fakes.engine import Behaviour
@@ -19,6 +21,7 @@ from tests.gateway.rig import MODEL, Rig, rig
 from vlfleet.families.family import QWEN2_5_VL
 from vlfleet.gateway import EngineMedia
 from vlfleet.media import Vision
+from vlfleet.media.addresses import FetchPolicy, Urls
 
 MEDIA = EngineMedia(Vision.of(QWEN2_5_VL), 4.0)
 COSTS = Costs(preprocess_seconds_per_token=2e-5, vision_seconds_per_token=2e-5)
@@ -40,8 +43,10 @@ def about(*urls: str, text: str = "What is this?", **fields: Any) -> dict[str, A
 
 
 @asynccontextmanager
-async def fleet(engines: int = 2, costs: Costs = COSTS, media: EngineMedia = MEDIA) -> AsyncIterator[Rig]:
-    async with rig(engines, Behaviour(tokens=2, media=costs), media=media) as made:
+async def fleet(
+    engines: int = 2, costs: Costs = COSTS, media: EngineMedia = MEDIA, urls: FetchPolicy | None = None
+) -> AsyncIterator[Rig]:
+    async with rig(engines, Behaviour(tokens=2, media=costs), media=media, urls=urls) as made:
         yield made
 
 
@@ -168,3 +173,77 @@ async def test_a_route_is_told_to_who_asks() -> None:
         assert told["total"] == pytest.approx(sum(terms), abs=1e-5)
         other = next(name for name in told["candidates"] if name != home)
         assert (told["vision"], told["candidates"][other]["vision"] > 0) == (0, True)
+
+
+@pytest.mark.parametrize("names", [True, False], ids=["vllm", "embedded"])
+async def test_an_upload_is_sent_once_and_asked_about_again_and_again(names: bool) -> None:
+    media = MEDIA if names else EngineMedia(MEDIA.vision, 0.0)
+    async with fleet(1, media=media) as made:
+        content = base64.b64decode(picture(1).partition(",")[2])
+        headers = {"Content-Type": "image/png"}
+        async with made.http.post(f"{made.url}/v1/files", data=content, headers=headers) as answer:
+            file_id = (await answer.json())["id"]
+        by_id = about(file_id)
+        by_part = about()
+        by_part["messages"][0]["content"].insert(0, {"type": "file", "file": {"file_id": file_id}})
+        for body in (by_id, by_part):
+            await ask(made, body)
+            if not names:
+                assert picture(1) in made.engines[0].bodies[-1].decode()
+        await ask(made, about(picture(1)))
+        assert made.engines[0].media.encoder_runs == 1
+        assert made.engines[0].media.without_data == (2 if names else 0)
+
+
+async def test_an_upload_of_somebody_else_is_not_there() -> None:
+    async with fleet(1) as made:
+        content = base64.b64decode(picture(1).partition(",")[2])
+        headers = {"Content-Type": "image/png", "Authorization": "Bearer one"}
+        async with made.http.post(f"{made.url}/v1/files", data=content, headers=headers) as answer:
+            file_id = (await answer.json())["id"]
+        async with made.http.post(f"{made.url}/v1/chat/completions", json=about(file_id)) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (400, "file_not_found")
+
+
+@asynccontextmanager
+async def elsewhere() -> AsyncIterator[tuple[str, list[str]]]:
+    """A web server with a picture at /a.png, and what was asked of it."""
+    asked: list[str] = []
+
+    async def show(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        if request.path == "/page":
+            return web.Response(text="<html>no picture</html>", content_type="image/png")
+        return web.Response(body=base64.b64decode(picture(1).partition(",")[2]))
+
+    app = web.Application()
+    app.router.add_get("/{name}", show)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", asked
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_url_is_fetched_by_the_gateway_and_known_by_its_content() -> None:
+    async with elsewhere() as (url, asked):
+        port = int(url.rsplit(":", 1)[1])
+        policy = FetchPolicy(Urls.PUBLIC, networks=(ip_network("127.0.0.0/8"),), ports=frozenset({port}))
+        async with fleet(1, urls=policy) as made:
+            await ask(made, about(f"{url}/a.png", f"{url}/a.png", picture(2)))
+            assert asked == ["/a.png"]
+            await ask(made, about(picture(1), text="Inside now?"))
+            assert made.engines[0].media.encoder_runs == 2
+            assert b"127.0.0.1" not in made.engines[0].bodies[-2]
+            async with made.http.post(f"{made.url}/v1/chat/completions", json=about(f"{url}/page")) as answer:
+                assert answer.status == 400
+
+
+async def test_an_inner_address_is_not_fetched() -> None:
+    async with elsewhere() as (url, asked), fleet(1, urls=FetchPolicy(Urls.PUBLIC)) as made:
+        async with made.http.post(f"{made.url}/v1/chat/completions", json=about(f"{url}/a.png")) as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (400, "unsupported_url")
+        assert asked == []

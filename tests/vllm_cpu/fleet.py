@@ -55,6 +55,12 @@ class Fleet:
     def log(self, name: str) -> str:
         return (self.home / "default" / "logs" / f"{name}.log").read_text(errors="replace")
 
+    def metric(self, name: str, labels: str) -> float:
+        """Of the gateway; 0 where it has none."""
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + "/metrics", timeout=10) as reply:  # noqa: S310
+            lines = reply.read().decode().splitlines()
+        return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name}{{{labels}}} ")), 0.0)
+
     def chat(self, content: list[dict[str, Any]], **more: Any) -> tuple[str, str]:
         """(text of the answer, replica that gave it)."""
         body = {"model": demo.SERVED_MODEL_NAME, "messages": [{"role": "user", "content": content}], "max_tokens": 96}

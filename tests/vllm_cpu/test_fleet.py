@@ -85,6 +85,17 @@ def test_streams_say_the_same(two: Fleet) -> None:
         assert two.ask(question, stream=True)[0] == two.ask(question)[0]
 
 
+def test_a_known_picture_is_sent_by_its_name_alone(two: Fleet) -> None:
+    """The real cache answers for it: the same words, and no data on the way."""
+    question = QUESTIONS[0]
+    first, home = two.ask(question)
+    before = two.metric("vlfleet:media_total", f'how="held",replica="{home}"')
+    again = [two.ask(question, stream=turn == 1) for turn in range(3)]
+    assert again == [(first, home)] * 3
+    assert two.metric("vlfleet:media_total", f'how="held",replica="{home}"') == before + 3
+    assert two.metric("vlfleet:media_missed_total", f'replica="{home}"') == 0
+
+
 def test_json_is_guided(two: Fleet) -> None:
     schema = {
         "type": "object",

@@ -33,6 +33,7 @@ def arguments(spec: FleetSpec, insecure: bool) -> list[str]:
         "--pipeline-parallel-size": spec.pipeline_parallel_size,
         "--drain-timeout": spec.drain_timeout_seconds,
         "--policy": spec.policy,
+        "--media-urls": spec.media_urls,
     }
     flags = [f"{option}={value}" for option, value in options.items()] + ["--no-plan"] + ["--insecure"] * insecure
     return ["up", *flags, *engine_arguments(spec.options), str(spec.model), "--", *spec.engine_args]

@@ -103,6 +103,13 @@ def up(
         str,
         typer.Option(help="Of the route: predicted, round_robin, least_connections, weighted, sticky (X-Session-Id)."),
     ] = "predicted",
+    media_urls: Annotated[
+        str,
+        typer.Option(
+            help="URLs of pictures that the gateway fetches: deny, public, or HOST,*.HOST.",
+            show_default="public on loopback, else deny",
+        ),
+    ] = "",
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Print GPUs, commands, environment and ports; start nothing.")
     ] = False,
@@ -160,6 +167,7 @@ def up(
         port=port,
         drain_timeout_seconds=drain_timeout,
         policy=known_policy(policy),
+        media_urls=media_urls,
     )
     sizes = (tensor_parallel_size, pipeline_parallel_size, replicas)
     chosen = None if no_plan else decide(spec, sizes, preset, runs, model, None if dry else folder)

@@ -31,6 +31,9 @@ class FleetSpec:
     drain_timeout_seconds: float = 30.0
     policy: str = "predicted"
     """How the gateway chooses a replica: a value of `gateway.Policy`."""
+    media_urls: str = ""
+    """Which http(s) URLs it fetches media from: deny, public, or hosts with commas between; empty: public on loopback,
+    deny elsewhere."""
 
     @property
     def engine_spec(self) -> EngineSpec:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
 
 import aiohttp
 from aiohttp import web
@@ -16,12 +18,17 @@ from vlfleet.fleet.replica import Replica
 from vlfleet.gateway import pages
 from vlfleet.gateway.admission import LIMITS, Limits
 from vlfleet.gateway.errors import ApiError
+from vlfleet.gateway.files import Files, add_files
 from vlfleet.gateway.metrics import Metrics
-from vlfleet.gateway.proxy import generate, move_stalled
+from vlfleet.gateway.proxy import generate, move_stalled, tenant_of
 from vlfleet.gateway.route.policy import Policy
 from vlfleet.gateway.route.router import Router
 from vlfleet.gateway.state import GATEWAY, EngineMedia, Gateway
 from vlfleet.gateway.upstream import REPLICA, REQUEST_ID
+from vlfleet.media import Namer, Store
+from vlfleet.media.addresses import FetchPolicy, Urls
+from vlfleet.media.fetch import Fetcher
+from vlfleet.media.identity import SECRET_BYTES
 
 SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 UPSTREAM_KEEPALIVE_SECONDS = 2.0
@@ -40,13 +47,17 @@ def build_app(
     limits: Limits = LIMITS,
     media: EngineMedia | None = None,
     policy: Policy = Policy.PREDICTED,
+    urls: FetchPolicy | None = None,
 ) -> web.Application:
     """The gateway before `replicas`, whose phases the supervisor may change at any time.
 
     `on_unreachable` is called, on the loop, when a connection to a replica fails. While `draining` is set no new
     request is taken and those in flight go on. `media` says how the engines see media; without, they get no names.
+    `urls` says which media are fetched; without, none.
     """
     app = web.Application(middlewares=[finish])
+    media = media or EngineMedia()
+    store, namer = Store(), Namer(secrets.token_bytes(SECRET_BYTES))
 
     async def session(app: web.Application) -> AsyncIterator[None]:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=UPSTREAM_KEEPALIVE_SECONDS)
@@ -64,18 +75,24 @@ def build_app(
                 limits,
                 metrics,
                 session=client,
-                media=media or EngineMedia(),
+                media=media,
                 router=Router(policy),
+                namer=namer,
+                store=store,
             )
             app[GATEWAY] = gateway
             mover = asyncio.create_task(move_stalled(gateway))
-            yield
+            async with AsyncExitStack() as stack:
+                if urls and urls.urls is not Urls.DENY:
+                    gateway.fetcher = await stack.enter_async_context(Fetcher(urls))
+                yield
             mover.cancel()
             await asyncio.gather(mover, return_exceptions=True)
 
     app.cleanup_ctx.append(session)
     app.router.add_post("/v1/chat/completions", generate)
     app.router.add_post("/v1/completions", generate)
+    add_files(app, Files(store, namer, media.vision, tenant_of))
     app.router.add_get("/v1/models", pages.models)
     app.router.add_get("/health", pages.health)
     app.router.add_get("/ready", pages.ready)

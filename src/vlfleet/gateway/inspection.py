@@ -15,7 +15,6 @@ from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.gateway.media import Found, Media, check_messages
 from vlfleet.gateway.route.features import Features, Medium, features
 from vlfleet.gateway.texts import refuse_special_tokens, text_characters
-from vlfleet.media import Namer, Vision
 
 Json = dict[str, Any]
 
@@ -51,28 +50,19 @@ class Ask:
     """What the route goes by."""
 
 
-def inspect(
-    body: bytes | bytearray,
-    served_model_name: str,
-    vision: Vision,
-    namer: Namer,
-    *,
-    chat: bool,
-    tenant: str = "",
-    session: str = "",
-) -> Ask:
-    """What `body` asks for. `tenant` shares no media and no prefix with others; `session` is the client's word.
+def inspect(body: bytes | bytearray, served_model_name: str, media: Media, *, chat: bool, session: str = "") -> Ask:
+    """What `body` asks for. `media` has no medium yet, and gets those of the request; `session` is the client's word.
 
     Raises:
         ApiError: 400 or 404, with the JSON path of what is wrong.
+        Elsewhere: some media are to be fetched; everything else is fine.
     """
     request = parse(body)
     check_fields(request, served_model_name)
     prompt = request.get("messages" if chat else "prompt")
     characters = text_characters(prompt)
-    media = Media(vision, namer)
     if chat:
-        media = check_messages(prompt, vision, namer, tenant)
+        check_messages(prompt, media)
     else:
         check_prompt(prompt)
     refuse_special_tokens(request, chat=chat)
@@ -83,7 +73,7 @@ def inspect(
         pictures=media.pictures,
         work=characters / CHARACTERS_PER_TOKEN + media.tokens + answer,
         media=tuple(media.found.values()),
-        features=features(parts, answer, salt=(tenant, request.get("cache_salt") or ""), session=session),
+        features=features(parts, answer, salt=(media.tenant, request.get("cache_salt") or ""), session=session),
     )
 
 

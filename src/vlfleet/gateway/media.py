@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from vlfleet.gateway.errors import bad_request
-from vlfleet.media import MediaError, Namer, Vision, examine_data_url
-from vlfleet.media.references import find_url, media_key
+from vlfleet.media import MediaError, Namer, Store, Stored, Vision, examine_data_url
+from vlfleet.media.references import FILE_PREFIX, find_url, media_key
 
 MAX_PICTURES = 8
 MAX_PIXELS = (512 << 20) // 3
@@ -17,6 +19,7 @@ VIDEO_TOKENS = 2048
 PICTURE_KEYS = ("image_url", "image")
 OTHER_KEYS = ("video_url", "video", "audio_url", "audio", "input_audio")
 SCHEME = "data:"
+VIDEO = re.compile(r"data:video/|file-|https?:", re.IGNORECASE)
 MEDIA_KEYS = PICTURE_KEYS + OTHER_KEYS
 EMBEDDING_KEYS = ("image_embeds", "video_embeds", "audio_embeds")
 
@@ -31,6 +34,16 @@ class Found:
     """Its name for the engines: of its content and its tenant."""
     tokens: int
     encoded_bytes: int
+    data: tuple[bytes, ...] | None = None
+    """The data: URL in pieces that belongs there, where the client sent a reference."""
+
+
+class Elsewhere(Exception):  # noqa: N818  (no fault: these are fetched, and the request is looked at again)
+    """Media that are behind `urls`."""
+
+    def __init__(self, urls: Sequence[str]) -> None:
+        super().__init__(f"{len(urls)} media are to be fetched")
+        self.urls = urls
 
 
 @dataclass
@@ -40,6 +53,12 @@ class Media:
     vision: Vision
     namer: Namer
     tenant: str = ""
+    store: Store | None = None
+    """Of uploads."""
+    fetched: Mapping[str, Stored] | None = None
+    """What was behind URLs. None: URLs are refused."""
+    missing: list[str] = field(default_factory=list)
+    """URLs that are not among them."""
     pictures: int = 0
     pixels: int = 0
     tokens: int = 0
@@ -47,15 +66,15 @@ class Media:
     """By message and part: those that can be named."""
 
 
-def check_messages(messages: Any, vision: Vision, namer: Namer, tenant: str = "") -> Media:
-    """The media of a chat.
+def check_messages(messages: Any, media: Media) -> None:
+    """Adds the media of a chat to `media`.
 
     Raises:
         ApiError: 400 with the JSON path of what is wrong.
+        Elsewhere: everything is fine so far, and some are still to be fetched.
     """
     if not isinstance(messages, list) or not messages:
         raise bad_request("messages", "messages is missing or empty", "send a list of {role, content} objects")
-    media = Media(vision, namer, tenant)
     for m, message in enumerate(messages):
         path = f"messages[{m}]"
         if not isinstance(message, dict):
@@ -65,7 +84,8 @@ def check_messages(messages: Any, vision: Vision, namer: Namer, tenant: str = ""
             raise bad_request(f"{path}.content", f"{path}.content is no text", "send a string or a list of parts")
         for p, part in enumerate(content if isinstance(content, list) else ()):
             check_part(part, m, p, media)
-    return media
+    if media.missing:
+        raise Elsewhere(media.missing)
 
 
 def check_part(part: Any, m: int, p: int, media: Media) -> None:
@@ -83,9 +103,11 @@ def check_part(part: Any, m: int, p: int, media: Media) -> None:
         raise bad_request(path, f"{path} has no {part['type']}", "send the medium as a data: URL")
     try:
         named = media_key(part, m, p)
+        if named == "file":
+            add(find_url(part["file"]), "image", m, p, media, named=True)
         for key in part.keys() & PICTURE_KEYS:
             add(find_url(part[key]), "image", m, p, media, named=key == named)
-        if named == "video_url" and isinstance(url := find_url(part[named]), str) and url[:11].lower() == "data:video/":
+        if named == "video_url" and isinstance(url := find_url(part[named]), str) and VIDEO.match(url):
             add(url, "video", m, p, media, named=True)
         else:
             for key in part.keys() & OTHER_KEYS:
@@ -112,10 +134,12 @@ def add(url: str | None, modality: str, m: int, p: int, media: Media, *, named: 
         raise bad_request(path, f"{path} is picture {media.pictures}", f"send at most {MAX_PICTURES} in a request")
     if url is None:
         raise bad_request(path, f"{path} has no url", "send the picture as a data: URL")
-    if not url.startswith(SCHEME):
-        cause = f"{path} points to a picture elsewhere, which is not fetched"
-        raise bad_request(path, cause, "read it and send it as data:image/png;base64,...", "unsupported_url")
-    medium = examine_data_url(url, modality, media.vision)
+    stored = reference_to(url, path, media)
+    if stored is None and not url.startswith(SCHEME):
+        return  # it is being fetched
+    medium = stored.medium if stored else examine_data_url(url, modality, media.vision)
+    if medium.modality != modality:
+        raise MediaError(f"holds a {medium.modality}", f"send it as {medium.modality}_url")
     media.pixels += medium.pixels
     media.tokens += medium.tokens
     if media.pixels > MAX_PIXELS:
@@ -123,7 +147,29 @@ def add(url: str | None, modality: str, m: int, p: int, media: Media, *, named: 
         raise bad_request(path, f"the pictures up to {path} have {media.pixels / 1e6:.0f} megapixels", most)
     if named:
         uuid = media.namer.name(medium.digest, tenant=media.tenant, modality=modality)
-        media.found[m, p] = Found(m, p, uuid, medium.tokens, medium.encoded_bytes)
+        data = stored.data if stored else None
+        media.found[m, p] = Found(m, p, uuid, medium.tokens, medium.encoded_bytes, data)
+
+
+def reference_to(url: str, path: str, media: Media) -> Stored | None:
+    """The medium that was uploaded or fetched; None for one that comes inside the request, or is yet to be fetched.
+
+    Raises:
+        ApiError: there is no such upload; or the URL is none that is fetched.
+    """
+    if url.startswith(SCHEME):
+        return None
+    if url.startswith(FILE_PREFIX) and media.store:
+        if found := media.store.get(media.tenant, url):
+            return found
+        remedy = "upload it with POST /v1/files: files are kept for an hour after their last use"
+        raise bad_request(path, f"{path} names {url[:80]!r}, which is not here", remedy, "file_not_found")
+    if media.fetched is None or url[:4].lower() != "http":
+        cause = f"{path} points to a picture elsewhere, which is not fetched"
+        raise bad_request(path, cause, "read it and send it as data:image/png;base64,...", "unsupported_url")
+    if url not in media.fetched:
+        media.missing.append(url)
+    return media.fetched.get(url)
 
 
 def refuse_reference(media: Any, path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import binascii
 import hashlib
 import logging
 import time
@@ -11,13 +12,18 @@ from aiohttp import web
 
 from vlfleet.fleet.replica import Replica
 from vlfleet.gateway.admission import read_body, refusal
-from vlfleet.gateway.errors import ApiError
-from vlfleet.gateway.inspection import inspect
+from vlfleet.gateway.errors import ApiError, bad_request
+from vlfleet.gateway.inspection import Ask, inspect
+from vlfleet.gateway.media import Elsewhere, Media
 from vlfleet.gateway.route.router import Decision
 from vlfleet.gateway.state import GATEWAY, Gateway, charge
 from vlfleet.gateway.upstream import REPLICA, REQUEST_ID, Exchange, Missed, Unanswered, Visit, send
+from vlfleet.media import MediaError, Stored, Vision, examine_bytes
+from vlfleet.media.fetch import Fetcher
 
 TRIES = 2
+STILL = (b"avif", b"avis", b"heic", b"heix", b"mif1")
+"""Brands of pictures in the same container as MP4 (ISO 14496-12)."""
 SESSION = "X-Session-Id"
 """Of the policy `sticky`; the name that vllm-router reads, too."""
 MOVE_SECONDS = 0.25
@@ -50,16 +56,45 @@ async def answer(exchange: Exchange) -> web.StreamResponse:
     exchange.body = await read_body(request, gateway.limits)
     exchange.started = time.perf_counter()
     chat = request.path.endswith("/chat/completions")
-    exchange.ask = inspect(
-        exchange.body,
-        gateway.served_model_name,
-        gateway.media.vision,
-        gateway.namer,
-        chat=chat,
-        tenant=tenant_of(request),
-        session=request.headers.get(SESSION, ""),
-    )
+    exchange.ask = await look(exchange, chat=chat)
     return await forward(exchange)
+
+
+async def look(exchange: Exchange, *, chat: bool) -> Ask:
+    """What the request asks for, once its media are here.
+
+    Raises:
+        ApiError: it was refused.
+    """
+    gateway, request = exchange.gateway, exchange.request
+    fetched: dict[str, Stored] | None = {} if gateway.fetcher else None
+    while True:
+        media = Media(gateway.media.vision, gateway.namer, tenant_of(request), gateway.store, fetched)
+        session = request.headers.get(SESSION, "")
+        try:
+            return inspect(exchange.body, gateway.served_model_name, media, chat=chat, session=session)
+        except Elsewhere as some:
+            assert fetched is not None
+            assert gateway.fetcher is not None
+            urls = list(dict.fromkeys(some.urls))
+            try:
+                found = await asyncio.gather(*(fetch(gateway.fetcher, url, gateway.media.vision) for url in urls))
+            except MediaError as error:
+                message = f"a medium of the request {error.cause}"
+                raise bad_request("messages", message, error.remedy, "unsupported_url") from None
+            fetched.update(zip(urls, found, strict=True))
+
+
+async def fetch(fetcher: Fetcher, url: str, vision: Vision) -> Stored:
+    """The medium behind `url`, as it travels to an engine.
+
+    Raises:
+        MediaError: it cannot be had, or is none.
+    """
+    encoded = await fetcher.get(url)
+    modality = "video" if encoded[4:8] == b"ftyp" and encoded[8:12] not in STILL else "image"
+    medium = examine_bytes(encoded, modality, vision)
+    return Stored("", medium, await asyncio.to_thread(binascii.b2a_base64, encoded, newline=False))
 
 
 def tenant_of(request: web.Request) -> str:

@@ -21,7 +21,8 @@ from vlfleet.gateway.retries import RetryBudget, Suspects
 from vlfleet.gateway.route.features import Features
 from vlfleet.gateway.route.mirror import capacities_of
 from vlfleet.gateway.route.router import Decision, Router
-from vlfleet.media import Namer, Vision
+from vlfleet.media import Namer, Store, Vision
+from vlfleet.media.fetch import Fetcher
 from vlfleet.media.identity import SECRET_BYTES
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class Gateway:
     router: Router = field(default_factory=Router)
     namer: Namer = field(default_factory=lambda: Namer(secrets.token_bytes(SECRET_BYTES)))
     """Its secret is as old as this gateway: what engines hold from before is looked at once more."""
+    store: Store = field(default_factory=Store)
+    """Of uploads."""
+    fetcher: Fetcher | None = None
+    """None: URLs are refused."""
     lives: dict[str, float] = field(default_factory=dict)
     """Of each replica that the router knows: when the process was started that it knows."""
     started_at: float = field(default_factory=time.time)

@@ -155,9 +155,17 @@ async def send(exchange: Exchange, replica: Replica, omit: Collection[str] = ())
 def named(exchange: Exchange, replica: Replica, omit: Collection[str]) -> Sequence[Buffer]:
     """The body as it came, with a name for each medium where the engine takes names, and without data it holds."""
     gateway, media = exchange.gateway, exchange.ask.media
-    if not media or not gateway.media.mm_processor_cache_gb:
+    if not gateway.media.mm_processor_cache_gb:
+        plain = [Edit(each.message, each.part, data=each.data) for each in media if each.data is not None]
+        return splice(exchange.body, None, plain).pieces
+    if not media:
         return [exchange.body]
-    edits = [Edit(each.message, each.part, each.uuid, drop=each.uuid in omit) for each in media]
+    edits = [
+        Edit(each.message, each.part, each.uuid, drop=True)
+        if each.uuid in omit
+        else Edit(each.message, each.part, each.uuid, data=each.data)
+        for each in media
+    ]
     metrics = gateway.metrics
     left_out = [each for each in media if each.uuid in omit]
     metrics.media.labels(replica.name, "held").inc(len(left_out))
