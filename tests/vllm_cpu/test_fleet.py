@@ -87,7 +87,7 @@ def test_streams_say_the_same(two: Fleet) -> None:
 
 def test_a_known_picture_is_sent_by_its_name_alone(two: Fleet) -> None:
     """The real cache answers for it: the same words, and no data on the way."""
-    question = QUESTIONS[0]
+    question = demo.QUESTIONS[0]
     first, home = two.ask(question)
     before = two.metric("vlfleet:media_total", f'how="held",replica="{home}"')
     again = [two.ask(question, stream=turn == 1) for turn in range(3)]
