@@ -48,6 +48,14 @@ def test_a_table_a_person_reads() -> None:
     assert "TP3" in done.stdout.partition("Refused")[2]
     assert "Total number of attention heads (28) must be" in done.stdout
     assert "vlfleet up Qwen/Qwen2.5-VL-7B-Instruct --replicas=4" in done.stdout
+    assert "limits: a request has at most 8 images of 3.1 MP (larger ones are scaled down)" in done.stdout
+
+
+def test_without_a_word_the_demand_is_general() -> None:
+    said = planned("qwen2.5-vl-7b", "--gpus", "1xH200", "--for", "general")
+    assert planned("qwen2.5-vl-7b", "--gpus", "1xH200") == said
+    own = planned("qwen2.5-vl-7b", "--gpus", "1xH200", "--concurrency", "7")["fleets"][0]["workload"]
+    assert own == {**said["fleets"][0]["workload"], "concurrency": 7}
 
 
 def test_json_holds_everything() -> None:

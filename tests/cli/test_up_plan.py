@@ -93,10 +93,34 @@ def test_up_runs_what_the_plan_says(up: Up, monkeypatch: pytest.MonkeyPatch, cap
     flags = plan["chosen"]["flags"]
     for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization"):
         assert told.flag("--" + name.replace("_", "-")) == str(flags[name])
-    assert json.loads(str(told.flag("--limit-mm-per-prompt"))) == {"image": 1, "video": 0}
+    assert json.loads(str(told.flag("--limit-mm-per-prompt"))) == {"image": 8, "video": 0}
     (line,) = [line for line in told.err.splitlines() if line.startswith("planned")]
     assert "planned for chat: 2 x TP1 on GPU 0 1, " in line
     assert "--for chat --explain speed`" in line
+
+
+def test_without_a_word_it_is_for_general_use(up: Up) -> None:
+    told = up("qwen2.5-vl-7b", machines.eight_h200())
+    assert told.facts["plan"]["for"] == "general"
+    assert json.loads(str(told.flag("--limit-mm-per-prompt"))) == {"image": 8, "video": 0}
+    assert (told.flag("--max-model-len"), told.flag("--max-num-seqs")) == ("32768", "64")
+    (line,) = [line for line in told.err.splitlines() if line.startswith("planned")]
+    assert line.startswith("planned for general use: 8 x TP1 on GPU 0 1 2 3 4 5 6 7, ")
+    limits = "; a request has at most 8 images of 3.1 MP (larger ones are scaled down) and 32,768 tokens; "
+    assert limits in line
+    assert "--for" not in line
+
+
+def test_where_pictures_that_nobody_asked_for_do_not_fit_smaller_ones_do(up: Up) -> None:
+    """72 B in int4 on 48 GB, of which a screen has some: 3.1 MP do not fit, 1.0 MP do."""
+    facts = machines.machine([machines.gpu(0, "NVIDIA L40S", 46068, (8, 9))])
+    facts["gpus"][0]["memory"] = (46068 << 20, int(43.5 * GIB))
+    told = up("qwen2.5-vl-72b-instruct-awq", facts)
+    assert told.facts["plan"]["chosen"]["flags"]["max_pixels"] == 1_003_520
+    assert "images of 1.0 MP (larger ones are scaled down)" in told.err
+    told = up("qwen2.5-vl-72b-instruct-awq", facts, "--for", "general")
+    assert told.code == 3, "what was asked for is not changed"
+    assert "--max-pixels 1003520" in told.err
 
 
 def test_the_same_as_vlfleet_plan(up: Up, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +138,7 @@ def test_the_same_as_vlfleet_plan(up: Up, monkeypatch: pytest.MonkeyPatch, capsy
 def test_the_text_of_a_dry_run_shows_it_too(up: Up) -> None:
     told = up("qwen2.5-vl-7b", machines.two_4090(), dry=False, engine=("--dry-run", *DUMMY))
     assert told.code == 0
-    assert "planned for single pictures: 2 x TP1 on GPU 0 1" in told.out
+    assert "planned for general use: 2 x TP1 on GPU 0 1" in told.out
     assert "r1  GPU 1  NVIDIA GeForce RTX 4090" in told.out
 
 
@@ -167,7 +191,10 @@ def test_options_of_the_person_are_inputs_of_the_plan(up: Up) -> None:
 def test_a_short_context_asks_for_small_pictures_not_for_an_error(up: Up) -> None:
     told = up("qwen2.5-vl-7b", machines.two_4090(), "--max-model-len", "1024")
     flags = told.facts["plan"]["chosen"]["flags"]
-    assert flags["max_pixels"] / 784 < 1024 - 40 - 128
+    assert 500 < flags["max_pixels"] / 784 < 1024 - 100 - 360
+    for length in ("64", "256", "4096"):
+        told = up("qwen2.5-vl-7b", machines.two_4090(), "--max-model-len", length)
+        assert told.flag("--max-model-len") == length
     told = up("qwen2.5-vl-7b", machines.two_4090(), "--max-model-len", "1024", "--for", "ocr")
     assert told.code == 2
     assert "a request of the workload has" in told.err

@@ -102,6 +102,17 @@ def test_presets_make_sense(name: str) -> None:
     assert sum(picture.share for picture in pictures(PRESETS[name], QWEN2_5_VL)) == pytest.approx(1)
 
 
+def test_general_is_what_nobody_said() -> None:
+    """The pictures of a chat from more people at once, and nobody who measures how long it takes."""
+    assert demand() == demand("general") == PRESETS["general"]
+    general, chat = demand(), demand("chat")
+    assert (general.images, general.working_set, general.repeated_share) == (chat.images, 200, 0.5)
+    assert general.concurrency == 64
+    assert (general.ttft_p95_seconds, general.tpot_p95_seconds) == (None, None)
+    assert general.longest_answer == 360
+    assert demand(concurrency=8, output_tokens=50).longest_answer == 90
+
+
 def test_what_is_said_replaces_the_preset() -> None:
     workload = demand("chat", output_tokens=7, concurrency=3, images=None)
     assert (workload.output_tokens, workload.concurrency) == (7, 3)
@@ -124,7 +135,7 @@ def test_what_is_said_replaces_the_preset() -> None:
         ({"prompt_tokens": 10**12}, "prompt tokens"),
         ({"images_per_request": -1}, "-1 images a request"),
         ({"repeated_share": 1.5, "working_set": 3}, "1.5 share of repeated"),
-        ({"repeated_share": 0.5}, "nobody said how many"),
+        ({"repeated_share": 0.5, "working_set": 0}, "nobody said how many"),
         ({"ttft_p95_seconds": 0.0}, "0 seconds of TTFT"),
         ({"tpot_p95_seconds": -2.0}, "-2 seconds of TPOT"),
         ({"images": (ImageSize(1000, 1),)}, "too thin"),

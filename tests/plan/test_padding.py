@@ -61,7 +61,7 @@ def test_a_plan_for_the_padded_folder_is_what_was_said() -> None:
 
 def test_where_nothing_else_fits_it_is_the_first_change() -> None:
     """Two GPUs of 24 GB: pipeline stages are too large for one request, halves of every layer are not."""
-    plan = search(replace(question("2xRTX4090"), max_model_len=2048))
+    plan = search(replace(question("2xRTX4090"), max_model_len=6144))
     assert plan.chosen is None
     assert plan.changes[0] == f"{plan.padded[0].command}, then TP2"
     assert len(plan.changes) == CHANGES

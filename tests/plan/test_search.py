@@ -58,8 +58,8 @@ def test_replicas_before_tensor_parallelism() -> None:
 def test_memory_forces_tensor_parallelism() -> None:
     plan = search(ask("Qwen2.5-VL-72B", "8xH100", "batch"))
     assert plan.chosen is not None
-    assert plan.chosen.candidate.tensor_parallel_size == 4
-    assert len(plan.placement) == 2
+    assert plan.chosen.candidate.tensor_parallel_size in (2, 4)
+    assert plan.chosen.candidate.gpus == 8
     one = next(judged for judged in plan.refused if judged.candidate.layout == "TP1")
     assert one.refusal is not None
     assert one.refusal.kind == "memory"

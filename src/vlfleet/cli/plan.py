@@ -41,7 +41,9 @@ def plan(
         list[str] | None, _option(help="A GPU that is not known, NAME:memory_gib=24,bandwidth_gb_s=600,...")
     ] = None,
     link: Annotated[str | None, _option(help="How named GPUs are joined: pcie3, pcie4, pcie5, nvlink.")] = None,
-    preset: Annotated[str | None, _option("--for", help="A workload: chat, ocr, batch, agents.")] = None,
+    preset: Annotated[
+        str | None, typer.Option("--for", help="A workload: general, chat, ocr, batch, agents.", show_default="general")
+    ] = None,
     images: Annotated[str | None, _option(help="Sizes of pictures: 1920x1080:3,800x600:1; none.")] = None,
     images_per_request: Annotated[int | None, _option(help="Pictures of one request.")] = None,
     repeated_share: Annotated[str | None, _option(help="Pictures that come again, as 50%.")] = None,
@@ -125,7 +127,13 @@ def plan(
         coefficients=speed_coefficients.read(first, called, ".".join(map(str, release))),
     )
     read.check(inputs)
-    found = fleets(inputs, machine, kinds, only=read.layouts_of(compare, len(machine.gpus)))
+    only = read.layouts_of(compare, len(machine.gpus))
+
+    def plans(question: Inputs) -> tuple[Plan, ...]:
+        return fleets(question, machine, kinds, only=only)
+
+    ours = preset is None and images is None
+    found = read.with_smaller_pictures(inputs, plans, _any_fits) if ours else plans(inputs)
     for line in said:
         note(line)
     if prove:
@@ -141,8 +149,12 @@ def plan(
         from vlfleet.calibrate.saved import speed_source
 
         print(f"Coefficients: {speed_source(called, release)}")
-    if all(each.chosen is None for each in found):
+    if not _any_fits(found):
         raise typer.Exit(3)
+
+
+def _any_fits(found: tuple[Plan, ...]) -> bool:
+    return any(each.chosen for each in found)
 
 
 def _draw(found: tuple[Plan, ...], file: Path) -> None:

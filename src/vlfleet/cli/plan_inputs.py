@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlfleet.errors import ExitCode, VlfleetError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vlfleet.hardware.catalogue_table import GpuModel
     from vlfleet.hardware.machine import Link, Machine
     from vlfleet.plan.demand import Workload
     from vlfleet.plan.plan import Inputs
     from vlfleet.plan.search import Layout
 
+T = TypeVar("T")
 GOALS = ("throughput", "latency", "memory")
 QUANTISE = ("auto", "none", "fp8", "any")
 LINKS = ("pcie3", "pcie4", "pcie5", "nvlink")
@@ -188,6 +191,17 @@ def size_of(text: str | None) -> int:
     return size
 
 
+def with_smaller_pictures(inputs: Inputs, plan: Callable[[Inputs], T], fits: Callable[[T], bool]) -> T:
+    """The plan, for a demand that is nobody's word: where its pictures do not fit, that of smaller ones if they do."""
+    from vlfleet.plan.advice import PIXELS
+
+    found = plan(inputs)
+    if fits(found) or inputs.max_pixels is not None:
+        return found
+    smaller = plan(replace(inputs, max_pixels=PIXELS[0]))
+    return smaller if fits(smaller) else found
+
+
 def check(inputs: Inputs) -> None:
     """What was said must be possible together.
 
@@ -206,12 +220,10 @@ def check(inputs: Inputs) -> None:
         raise wrong(
             f"--quantization fp8: {inputs.gpu.name} ({have}) has no FP8", "leave it out, or take an AWQ checkpoint"
         )
-    wanted, workload = needs(inputs), inputs.workload
-    asked = workload.prompt_tokens + workload.output_tokens + workload.media * wanted.largest_tokens
-    if asked > wanted.max_model_len:
-        cause = (
-            f"a request of the workload has {asked:,} tokens, more than the {wanted.max_model_len:,} of max_model_len"
-        )
+    wanted = needs(inputs)
+    if wanted.request_tokens > wanted.max_model_len:
+        asked, most = wanted.request_tokens, wanted.max_model_len
+        cause = f"a request of the workload has {asked:,} tokens, more than the {most:,} of max_model_len"
         raise wrong(cause, "fewer or smaller pictures (--max-pixels), fewer tokens, or a larger --max-model-len")
     context = inputs.model.shape.max_position_embeddings
     if wanted.max_model_len > context:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vlfleet.fleet.folder import FleetFolder
     from vlfleet.fleet.spec import FleetSpec
     from vlfleet.plan.choose import Wish
-    from vlfleet.plan.plan import Plan
+    from vlfleet.plan.plan import Inputs, Plan
 
 
 @dataclass(frozen=True)
@@ -97,18 +97,27 @@ def planned(spec: FleetSpec, wish: Wish, preset: str | None, engine: VllmEngine,
         VlfleetError: exit code 2, what was said contradicts itself; 3, nothing fits.
         NoPlanError: the planner does not know the model, the GPUs or a flag.
     """
+    from vlfleet.cli.plan_inputs import with_smaller_pictures
     from vlfleet.plan.choose import choose
 
     asked = question(spec, preset, engine)
     if asked is None:
         return None
+
+    def plan(inputs: Inputs) -> Plan | None:
+        return choose(inputs, inputs.machine, asked.kinds, wish)
+
     try:
-        found = choose(asked.inputs, asked.inputs.machine, asked.kinds, wish)
+        found = plan(asked.inputs) if preset else with_smaller_pictures(asked.inputs, plan, _fits)
     except VlfleetError as error:  # nobody contradicted himself: the planner met something that it cannot weigh
         raise NoPlanError(f"{error.cause} ({error.remedy})") from None
     if found is None:
         return None  # fewer GPUs than were asked for: the engine's own preparation says who holds them
     return _chosen(spec, found, preset, name)
+
+
+def _fits(found: Plan | None) -> bool:
+    return found is None or found.chosen is not None
 
 
 def _chosen(spec: FleetSpec, plan: Plan, preset: str | None, name: str) -> Chosen:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -127,11 +128,14 @@ def _workload(preset: str | None, model: Model, length: int | None, pixels: int 
     if preset or not length:
         return workload
     prompt, answer = min(workload.prompt_tokens, max(1, length // 4)), min(workload.output_tokens, max(1, length // 4))
-    left = length - prompt - answer
-    side = model.family.factor * max(1, int(max(1, left - 2) ** 0.5))
-    largest = max(picture.tokens for picture in pictures(workload, model.family, pixels))
-    images = workload.images if largest <= left else (ImageSize(side, side),)
-    return replace(workload, images=images, prompt_tokens=prompt, output_tokens=answer)
+    workload = replace(workload, prompt_tokens=prompt, output_tokens=answer)
+    left = length - prompt - workload.longest_answer - 2
+    side = model.family.factor * max(1, math.isqrt(max(1, left)))
+    images = tuple(
+        picture.size if picture.tokens <= left else ImageSize(side, side, picture.size.weight)
+        for picture in pictures(workload, model.family, pixels)
+    )
+    return replace(workload, images=images)
 
 
 def _quantise(word: str | None, model: Model) -> str:

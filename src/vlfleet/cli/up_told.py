@@ -27,30 +27,30 @@ def refused(plan: Plan, name: str) -> VlfleetError:
 
 def line(plan: Plan, preset: str | None, name: str) -> str:
     """What was chosen and why, the limits that come with it, and the command that says more; `name` is the model's."""
+    from vlfleet.plan.demand import GENERAL
+    from vlfleet.plan.limits import told
+
     assert plan.chosen is not None
-    chosen, flags = plan.chosen, plan.chosen.candidate.flags
+    chosen = plan.chosen
     gpus = " ".join(str(index) for indices in plan.placement for index in indices)
     what = f"{chosen.candidate.layout}{' in fp8' if chosen.candidate.quantization == 'fp8' else ''}"
     why = f"{chosen.goodput:.3g} requests/s" + ("" if chosen.in_time else ", not all in time")
     if plan.runners_up:
         why += f" ({plan.runners_up[0].candidate.layout}: {plan.runners_up[0].goodput:.3g})"
-    images = "text only"
-    if flags.images_per_prompt:
-        megapixels = (flags.max_pixels or plan.inputs.model.max_pixels) / 1e6
-        images = f"{flags.images_per_prompt} image{'s' * (flags.images_per_prompt > 1)} of {megapixels:.1f} MP"
-    length = flags.max_model_len or plan.inputs.model.shape.max_position_embeddings
-    limits = f"a request has at most {images} and {length:,} tokens"
     more = f"{program()} plan {name}{f' --for {preset}' if preset else ''} --explain speed"
-    return f"planned for {preset or 'single pictures'}: {what} on GPU {gpus}, {why}; {limits}; `{more}` says why"
+    use = "general use" if preset in (None, GENERAL) else preset
+    limits = told(plan.inputs, chosen.candidate)
+    return f"planned for {use}: {what} on GPU {gpus}, {why}; {limits}; `{more}` says why"
 
 
 def facts(plan: Plan, preset: str | None) -> dict[str, Any]:
     """The section "plan" of `vlfleet up --dry-run --json`."""
     from vlfleet.cli.plan_json import judged_facts
+    from vlfleet.plan.demand import GENERAL
 
     assert plan.chosen is not None
     return {
-        "for": preset,
+        "for": preset or GENERAL,
         "gpu": plan.inputs.gpu.name,
         "gpus": [list(indices) for indices in plan.placement],
         "chosen": judged_facts(plan.chosen),

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from vlfleet.errors import VlfleetError
 from vlfleet.hardware.catalogue import find_model, imagined_machine
 from vlfleet.plan.candidates import batched_tokens, filled, layouts, needs
-from vlfleet.plan.judge import Bench, gpu_refusal, judge, legal
+from vlfleet.plan.judge import Bench, gpu_refusal, legal
+from vlfleet.plan.limits import tight
 from vlfleet.plan.model import of_config
 from vlfleet.plan.oracle.releases import Release, released
 from vlfleet.plan.plan import Candidate, Inputs, Judged
 
 CHANGES = 3
 """That are told where nothing fits."""
-_PIXELS = (1_003_520, 602_112, 301_056)
+PIXELS = (1_003_520, 602_112, 301_056)
 """1,280, 768 and 384 visual tokens of 28 x 28 pixels: the first is what Qwen's own cookbooks use."""
 _MOST_GPUS = 16
 _LARGER = ("RTX-5090", "L40S", "A100-80GB", "H100", "RTX-PRO-6000", "H200", "B200")
@@ -51,7 +52,7 @@ def changes(inputs: Inputs) -> Iterator[Change]:
 
 def _smaller_pictures(inputs: Inputs) -> Iterator[Change]:
     now = needs(inputs).max_pixels
-    for pixels in _PIXELS:
+    for pixels in PIXELS:
         if pixels < now:
             yield Change(f"--max-pixels {pixels} (pictures are scaled down)", replace(inputs, max_pixels=pixels))
 
@@ -109,7 +110,8 @@ def _fits(bench: Bench, layout: Candidate) -> bool:
         return False
     wanted = needs(bench.inputs)
     tokens = batched_tokens(bench.inputs, wanted, 1)
-    return any(judge(bench, filled(bench.inputs, layout, wanted, 1, size), None).refusal is None for size in tokens[:1])
+    found = (tight(bench, filled(bench.inputs, layout, wanted, 1, size), wanted, None) for size in tokens[:1])
+    return any(judged.refusal is None for judged in found)
 
 
 def anything_fits(inputs: Inputs, quantization: str | None = None) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from vlfleet.plan.demand import Picture, pictures
 from vlfleet.plan.flags import Flags
+from vlfleet.plan.kv import BLOCK_SIZE
 from vlfleet.plan.plan import Candidate, Inputs
 from vlfleet.plan.terms import GIB
 
@@ -31,10 +32,14 @@ class Needs:
 
     max_pixels: int
     max_model_len: int
+    request_tokens: int
+    """Of the longest request: text, its pictures with the two markers around each, answer."""
     images: int
     largest_tokens: int
     """Visual tokens of the largest picture."""
     mean_tokens: float
+    mean_request_tokens: float
+    """Of prompt and answer together."""
     pixel_bytes: float
     """Of one processed picture, on average."""
 
@@ -43,7 +48,8 @@ def needs(inputs: Inputs) -> Needs:
     """The limits that the pictures and prompts of the workload ask for.
 
     max_pixels is that of the largest picture after the model's own resizing, so that nothing is scaled down more than
-    the model would; what is smaller takes less memory, as vLLM reserves for the largest that may come.
+    the model would; what is smaller takes less memory, as vLLM reserves for the largest that may come. They are the
+    least that will do, so that whatever can serve the workload is found; `limits.roomy` raises those that are free.
     """
     workload, family, vision = inputs.workload, inputs.model.family, inputs.model.shape.vision
     area = family.factor**2
@@ -53,14 +59,16 @@ def needs(inputs: Inputs) -> Needs:
         found = pictures(workload, family, limit)
     largest = max((picture.tokens for picture in found), default=0)
     mean = math.fsum(picture.share * picture.tokens for picture in found)
-    asked = workload.prompt_tokens + workload.output_tokens + workload.media * (largest + 2)
+    asked = workload.prompt_tokens + workload.media * (largest + 2) + workload.longest_answer
     context = inputs.model.shape.max_position_embeddings
     return Needs(
         max_pixels=inputs.max_pixels or (largest * area if largest else 0),
-        max_model_len=inputs.max_model_len or min(context, max(4096, -(-asked // 2048) * 2048)),
+        max_model_len=inputs.max_model_len or min(context, -(-asked // BLOCK_SIZE) * BLOCK_SIZE),
+        request_tokens=asked,
         images=workload.media,
         largest_tokens=largest,
         mean_tokens=mean,
+        mean_request_tokens=workload.prompt_tokens + workload.media * mean + workload.output_tokens,
         pixel_bytes=mean * vision.patches_per_token * vision.patch_elements * _PIXEL_BYTES,
     )
 
@@ -107,13 +115,20 @@ def filled(inputs: Inputs, layout: Candidate, wanted: Needs, replicas: int, batc
 def sequences(inputs: Inputs, replicas: int) -> int:
     """--max-num-seqs: a power of two with a quarter to spare over the requests of one replica.
 
-    A higher one costs memory for logits and graphs, and buys nothing.
+    A higher one costs memory for logits and graphs, and buys these requests nothing.
     """
     concurrency = inputs.workload.concurrency
     if concurrency is None:
         return MOST_SEQS
     spare = math.ceil(1.25 * concurrency / replicas)
     return int(min(1024, max(8, 1 << (spare - 1).bit_length())))
+
+
+def fewer_sequences(candidate: Candidate) -> tuple[Candidate, ...]:
+    """The same with half of --max-num-seqs, a quarter and so on, down to 8: for GPUs that hold no more at once."""
+    most = (candidate.flags.max_num_seqs or 0).bit_length()
+    sizes = [1 << power for power in range(most - 2, 2, -1)]
+    return tuple(replace(candidate, flags=replace(candidate.flags, max_num_seqs=size)) for size in sizes)
 
 
 def batched_tokens(inputs: Inputs, wanted: Needs, replicas: int) -> tuple[int, ...]:

@@ -76,19 +76,26 @@ class Workload:
         """Pictures of one request."""
         return self.images_per_request if self.images else 0
 
+    @property
+    def longest_answer(self) -> int:
+        """Tokens."""
+        return math.ceil(self.output_tokens * (1 + self.output_spread))
 
+
+GENERAL = "general"
+"""The preset where nobody says one."""
+_GENERAL = Workload(
+    images=(ImageSize(1536, 2048, 3), ImageSize(1080, 1920, 2), ImageSize(800, 600, 1)),
+    repeated_share=0.5,
+    working_set=200,
+    prompt_tokens=100,
+    output_tokens=200,
+    output_spread=0.8,
+    concurrency=64,
+)
 PRESETS: Mapping[str, Workload] = {
-    "chat": Workload(
-        images=(ImageSize(1536, 2048, 3), ImageSize(1080, 1920, 2), ImageSize(800, 600, 1)),
-        repeated_share=0.5,
-        working_set=200,
-        prompt_tokens=100,
-        output_tokens=200,
-        output_spread=0.8,
-        concurrency=16,
-        ttft_p95_seconds=2.0,
-        tpot_p95_seconds=0.05,
-    ),
+    GENERAL: _GENERAL,
+    "chat": replace(_GENERAL, concurrency=16, ttft_p95_seconds=2.0, tpot_p95_seconds=0.05),
     "ocr": Workload(
         images=(ImageSize(1240, 1754, 3), ImageSize(1654, 2339, 1)),
         prompt_tokens=50,
@@ -110,13 +117,14 @@ PRESETS: Mapping[str, Workload] = {
         tpot_p95_seconds=0.05,
     ),
 }
-"""What `--for` names: people with phone photos who ask again about them; pages scanned at 150 and 200 dpi, each once;
-files worked off without anybody waiting; programs that look at screens, with their last pictures in every request.
+"""What `--for` names: a team that shares a model, with photos, screens and small pictures; people with phone photos who
+ask again about them, and wait; pages scanned at 150 and 200 dpi, each once; files worked off without anybody waiting;
+programs that look at screens, with their last pictures in every request.
 They are starting points chosen by hand, not measurements: every figure can be said."""
 
 
 def demand(preset: str | None = None, **given: Any) -> Workload:
-    """The workload of a preset (the default one for None) with what is `given` (not None) in place of its own.
+    """The workload of a preset (None: `GENERAL`) with what is `given` (not None) in place of its own.
 
     A request rate puts concurrency aside, and the other way round.
 
@@ -132,7 +140,7 @@ def demand(preset: str | None = None, **given: Any) -> Workload:
         told["request_rate"] = None
     elif "request_rate" in told:
         told["concurrency"] = None
-    return checked(replace(PRESETS[preset] if preset else Workload(), **told))
+    return checked(replace(PRESETS[GENERAL if preset is None else preset], **told))
 
 
 def checked(workload: Workload) -> Workload:

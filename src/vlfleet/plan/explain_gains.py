@@ -55,6 +55,10 @@ def _gains(bench: Bench, chosen: Judged) -> Iterator[Gain]:
     if flags.max_pixels and flags.max_pixels < inputs.model.max_pixels:
         other = with_flags(candidate, max_pixels=inputs.model.max_pixels)
         yield Gain(f"--max-pixels {flags.max_pixels}", _roomier(bench, candidate, other, f"{inputs.model.max_pixels}"))
+    context = inputs.model.shape.max_position_embeddings
+    if flags.max_model_len and flags.max_model_len < context:
+        other = with_flags(candidate, max_model_len=context)
+        yield Gain(f"--max-model-len {flags.max_model_len}", _roomier(bench, candidate, other, f"{context}"))
     if flags.max_num_seqs != default.max_num_seqs:
         other = with_flags(candidate, max_num_seqs=default.max_num_seqs)
         yield Gain(f"--max-num-seqs {flags.max_num_seqs}", _roomier(bench, candidate, other, f"{default.max_num_seqs}"))

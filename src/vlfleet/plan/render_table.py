@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from vlfleet.plan.demand import Workload
+from vlfleet.plan.limits import told
 from vlfleet.plan.plan import Judged, Plan
 from vlfleet.plan.terms import GIB
 
@@ -22,7 +23,7 @@ def table(plan: Plan) -> list[str]:
         lines.append("Nothing fits.")
     else:
         lines += choices((plan.chosen, *plan.runners_up))
-        lines += ["", *memory_line(plan.chosen)]
+        lines += ["", *memory_line(plan.chosen), *folded("limits: ", told(plan.inputs, plan.chosen.candidate))]
     if plan.padded:
         lines += ["", *wider(plan)]
     if plan.refused:

@@ -10,7 +10,8 @@ from vlfleet.plan.advice import CHANGES, nearest_change, what_would_fit
 from vlfleet.plan.candidates import batched_tokens, filled, layouts, needs, quantisations
 from vlfleet.plan.explain_gains import gains
 from vlfleet.plan.explain_notes import notes
-from vlfleet.plan.judge import Bench, Predict, gpu_refusal, judge, legal
+from vlfleet.plan.judge import Bench, Predict, gpu_refusal, legal
+from vlfleet.plan.limits import roomy, tight
 from vlfleet.plan.padding import command, wider
 from vlfleet.plan.plan import Candidate, Inputs, Judged, Padded, Plan
 from vlfleet.plan.simulate import simulate
@@ -46,7 +47,8 @@ def search(inputs: Inputs, *, finalists: int = FINALISTS, only: Sequence[Layout]
     finalists = max(finalists, len(only))
     best = merit(ranked[0], inputs)
     leading = [each for each in ranked[: max(1, finalists)] if only or merit(each, inputs) >= CLOSE * best]
-    rest = [each for each in ranked if each not in leading]
+    rest = [roomy(bench, each) for each in [one for one in ranked if one not in leading][:_SHOWN]]
+    leading = [roomy(bench, each) for each in leading]
     if finalists:
         leading = rank([simulated(bench, judged) for judged in leading], inputs, by_replicas=True)
     chosen = leading[0]
@@ -112,7 +114,7 @@ def padded(inputs: Inputs, only: Sequence[Layout] = ()) -> tuple[Padded, ...]:
             continue
         bench = Bench.of(wide)
         if feasible := weigh(bench, only=wanted)[0]:
-            best = simulated(bench, rank(feasible, wide)[0])
+            best = simulated(bench, roomy(bench, rank(feasible, wide)[0]))
             found.append(Padded(best, wide.model.shape.intermediate_size, command(inputs.model.name, tp)))
     return tuple(sorted(found, key=lambda each: -merit(each.judged, inputs)))
 
@@ -128,7 +130,7 @@ def _sized(bench: Bench, layout: Candidate, predict: Predict | None, numbers: Se
     inputs, wanted = bench.inputs, needs(bench.inputs)
     for replicas in numbers or range(1, len(inputs.machine.gpus) // layout.world_size + 1):
         for tokens in batched_tokens(inputs, wanted, replicas):
-            judged = judge(bench, filled(inputs, layout, wanted, replicas, tokens), predict)
+            judged = tight(bench, filled(inputs, layout, wanted, replicas, tokens), wanted, predict)
             yield judged
             if judged.refusal:
                 break  # a larger step takes more of everything
