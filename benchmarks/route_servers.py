@@ -11,11 +11,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.route_load import PATH
 from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.replica import Phase
 from vlfleet.fleet.state import FleetState, load
@@ -30,11 +31,11 @@ class Server:
     """Without /v1."""
     process: subprocess.Popen[bytes]
     log: Path
-    path: str = "/health"
-    """That answers 200 when it is ready."""
+    passes_on: bool = False
+    """It is ready when somebody behind it answers a chat, which may be long after its own /health is 200."""
 
     def ready(self) -> bool:
-        return answers(self.url + self.path)
+        return answers(self.url + PATH, CHAT) if self.passes_on else answers(self.url + "/health")
 
     def ended(self) -> bool:
         return self.process.poll() is not None
@@ -43,12 +44,17 @@ class Server:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
 
 
-def answers(url: str) -> bool:
+KEY = "route"
+"""Of the replicas of a fleet that is started here."""
+CHAT = b'{"model":"m","messages":[{"role":"user","content":"hello"}],"max_tokens":1}'
+
+
+def answers(url: str, data: bytes | None = None) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as reply:  # noqa: S310
-            return bool(reply.status == 200)
+        read(url, data, KEY, 2.0)
     except (urllib.error.URLError, OSError):
         return False
+    return True
 
 
 def wait(servers: Sequence[Server], end: float) -> list[Server]:
@@ -72,17 +78,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(
-    name: str, command: Sequence[str], url: str, out: Path, env: Mapping[str, str] | None = None, path: str = "/health"
-) -> Iterator[Server]:
+def server(name: str, command: Sequence[str], url: str, out: Path, passes_on: bool = False) -> Iterator[Server]:
     """A process with a session of its own, which is ended as a whole; its log is `out`/`name`.log."""
     log = out / f"{name}.log"
     with log.open("wb") as sink:
-        process = subprocess.Popen(
-            command, stdout=sink, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, start_new_session=True
-        )
+        process = subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        yield Server(name, url, process, log, path)
+        yield Server(name, url, process, log, passes_on)
     finally:
         end(process)
 
@@ -111,11 +113,8 @@ def router(
     command = [*prefix, *shlex.split(program), "--host", "127.0.0.1", "--port", str(port), "--policy", policy]
     command += ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port()), "--log-level", "error"]
     command += ["--worker-urls", *workers]
-    with server(f"{kind}-{policy}", command, f"http://127.0.0.1:{port}", out) as started:
+    with server(f"{kind}-{policy}", command, f"http://127.0.0.1:{port}", out, passes_on=True) as started:
         yield started
-
-
-KEY = "route"
 
 
 class Fleet:
@@ -161,10 +160,12 @@ class Fleet:
             raise RuntimeError(f"no fleet; {self.log} may say why")
         return state
 
+    def engine_pids(self) -> list[int]:
+        return [each.engine.pid for each in self._state.processes.values()]
+
     def commands(self) -> list[str]:
         """What each engine was started with, as /proc has it."""
-        pids = [each.engine.pid for each in self._state.processes.values()]
-        words = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in pids]
+        words = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in self.engine_pids()]
         return [shlex.join(word.decode() for word in each if word) for each in words]
 
     def last_words(self) -> str:
@@ -198,8 +199,13 @@ def metric(url: str, name: str) -> float:
     )
 
 
-def read(url: str, data: bytes | None = None, key: str = "") -> bytes:
-    """What it answers, to a POST where there are data."""
-    request = urllib.request.Request(url, data, headers={"Authorization": f"Bearer {key}"} if key else {})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=10) as reply:  # noqa: S310
+def read(url: str, data: bytes | None = None, key: str = "", seconds: float = 10.0) -> bytes:
+    """What it answers, to a POST where there are data.
+
+    Raises:
+        URLError: it does not, or not with 200.
+    """
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(url, data, headers=headers)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=seconds) as reply:  # noqa: S310
         return bytes(reply.read())
