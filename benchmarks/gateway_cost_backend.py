@@ -93,7 +93,11 @@ class Http(asyncio.Protocol):
                 self.answer()
 
     def begin(self, head: bytes) -> None:
-        self.path = head.split(b" ", 2)[1].partition(b"?")[0]
+        words = head.split(b" ", 2)
+        if len(words) < 3:  # the second half of HTTP/2's preface: sglang-router asks whether this is gRPC
+            self.transport.close()
+            return
+        self.path = words[1].partition(b"?")[0]
         low = head.lower()
         if b"expect: 100-continue" in low:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
