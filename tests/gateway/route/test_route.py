@@ -29,7 +29,7 @@ from vlfleet.gateway.route import (
     predict,
 )
 from vlfleet.gateway.route.correction import counters
-from vlfleet.gateway.route.learn import BOUND, Learner, LeastSquares
+from vlfleet.gateway.route.learn import BOUND, Learner, Weights
 from vlfleet.gateway.route.pauses import Pauses, may_retry, retry_after_seconds, wait_seconds
 
 tokens = st.integers(0, 20_000)
@@ -79,7 +79,7 @@ def test_what_is_learned_is_the_truth(factor: float, seed: int) -> None:
     """Unequal replicas: a seed that is wrong by a factor, 10 % of noise, a hundredfold outlier in 20."""
     draw = random.Random(seed)
     truth = (0.005 * factor, 20e-6 * factor, 15e-6)
-    learned = LeastSquares((0.005, 20e-6, 15e-6))
+    learned = Weights((0.005, 20e-6, 15e-6))
     for _ in range(600):
         amounts = (1.0, draw.choice([0, 1300, 4000]), draw.randint(20, 4000))
         seconds = sum(a * b for a, b in zip(amounts, truth, strict=True)) * draw.gauss(1, 0.1)
@@ -92,10 +92,23 @@ def test_what_is_learned_is_the_truth(factor: float, seed: int) -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 1e6)), max_size=200))
 def test_nothing_is_ever_learned_beyond_the_bounds(observations: list[tuple[float, float]]) -> None:
-    learned = LeastSquares((0.005, 20e-6))
+    learned = Weights((0.005, 20e-6))
     for amount, seconds in observations:
         learned.observe((1.0, amount), seconds)
     assert all(1 / BOUND - 1e-9 <= scale <= BOUND + 1e-9 for scale in learned.scales)
+
+
+def test_a_first_request_that_was_compiled_for_is_forgotten() -> None:
+    """33 times as long as usual. With least squares it drove the coefficients to their bounds for good."""
+    draw, learner, new, known = random.Random(1), Learner(C), Left(1296, 1296, 1300), Left(0, 0, 30)
+    learner.first_token(1, [new], 3.0)
+    for _ in range(100):
+        learner.first_token(1, [new], draw.uniform(0.07, 0.11))
+        count = draw.randint(1, 8)
+        learner.first_token(count, [known] * count, 0.004 + 0.002 * count)
+    seconds = predict(new, 1, Load(), learner.coefficients).first_token
+    assert seconds == pytest.approx(0.09, rel=0.3)
+    assert predict(known, 1, Load(), learner.coefficients).first_token < 0.006
 
 
 def test_answers_in_one_piece_teach_the_pace() -> None:
