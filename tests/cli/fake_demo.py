@@ -13,6 +13,7 @@ import vlfleet.demo
 import vlfleet.fleet.engines
 from tests.fakes import FakeEngine
 from vlfleet.cli import main
+from vlfleet.families.family import QWEN2_5_VL
 
 if __name__ == "__main__":
     pictures, answer = Path(sys.argv[1]), sys.argv[2]
@@ -20,7 +21,8 @@ if __name__ == "__main__":
     bundle.image_path = lambda name: pictures / name
     bundle.QUESTIONS = (vlfleet.demo.Question("a.png", "How many?", vlfleet.demo.Number(4)),)
     checkpoint: Any = vlfleet.checkpoint
-    checkpoint.preflight = lambda model: SimpleNamespace(path=pictures)
+    info = SimpleNamespace(path=pictures, family=QWEN2_5_VL, min_pixels=3136, max_pixels=1003520)
+    checkpoint.preflight = lambda model, **_: info
     engines: Any = vlfleet.fleet.engines
     engines.engine_named = lambda name: FakeEngine("--answers", json.dumps({"How many?": answer}))
     sys.argv = ["vlfleet", "demo", *sys.argv[3:]]

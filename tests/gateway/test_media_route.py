@@ -24,7 +24,7 @@ from vlfleet.media import Vision
 from vlfleet.media.addresses import FetchPolicy, Urls
 
 MEDIA = EngineMedia(Vision.of(QWEN2_5_VL), 4.0)
-COSTS = Costs(preprocess_seconds_per_token=2e-5, vision_seconds_per_token=2e-5)
+COSTS = Costs(preprocess_seconds_per_token=6e-5, vision_seconds_per_token=6e-5)
 
 
 def picture(number: int, side: int = 1036) -> str:

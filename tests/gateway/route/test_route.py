@@ -115,7 +115,7 @@ def test_answers_in_one_piece_teach_the_pace() -> None:
     learner = Learner(C)
     for _ in range(400):
         terms = predict(Left(100, 100, 200), 10, Load(), learner.coefficients)
-        learner.whole(terms.total, 3 * predict(Left(100, 100, 200), 10, Load(), C).total)
+        learner.whole(Left(100, 100, 200), terms, 9, 9, 3 * predict(Left(100, 100, 200), 10, Load(), C).total)
     assert learner.coefficients.step_seconds == pytest.approx(3 * C.step_seconds, rel=0.1)
 
 

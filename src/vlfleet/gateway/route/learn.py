@@ -12,12 +12,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vlfleet.gateway.route.cost import Coefficients
+from vlfleet.gateway.route.cost import Coefficients, Terms
 from vlfleet.gateway.route.mirror import Left
 
 RATE = 0.02
 """Of what an observation says, the share that is believed in the long run: a GPU that throttles is noticed within some
-fifty observations. With 0.05 the p99 of a fleet with a slow replica is 1.39 of the ideal instead of 1.24."""
+fifty observations. With 0.05 the p99 of a fleet with a slow replica is 1.39 of the ideal instead of 1.25."""
 MOST_STEP = 1.0
 """Of one observation, in logarithms: an outlier counts as 2.7 times too long or too short."""
 NOISE = 0.2
@@ -25,7 +25,7 @@ NOISE = 0.2
 BOUND = 1000.0
 """Of its first value, how far a coefficient may go either way."""
 SURE = 40
-"""Observations after which a replica's own ones are all that counts."""
+"""Observations of a replica that count for the fleet's means; after half as many its own ones count as much."""
 _FIRST, _MUCH_FASTER = 8, 0.5
 _EARLY, _TELL_EVERY = 20, 16
 _LEARNED = (
@@ -37,7 +37,6 @@ _LEARNED = (
     "sequence_seconds",
 )
 _USUAL_WEIGHT, _MOST_ERROR = 0.05, 3.0
-_MOST_PACE = 30.0
 
 
 class Weights:
@@ -133,13 +132,9 @@ class Fleet:
             self._weight -= weight
             self._sums = [a - b for a, b in zip(self._sums, share, strict=True)]
 
-    def others(self, learner: Learner) -> tuple[list[float], float]:
-        """The means over all learners but this one, and how many observations (at most `SURE` each) are behind them."""
-        weight, share = self._shares.get(learner, (0.0, [0.0] * len(_LEARNED)))
-        total = self._weight - weight
-        if total < 0.5:
-            return [], 0.0
-        return [(a - b) / total for a, b in zip(self._sums, share, strict=True)], total
+    def means(self) -> list[float]:
+        """Over all learners, by their observations, at most `SURE` each; nothing before the first one."""
+        return [total / self._weight for total in self._sums] if self._weight > 0.5 else []
 
 
 class Learner:
@@ -149,7 +144,6 @@ class Learner:
         self.seed = seed
         self.observations = 0
         self._fleet = fleet or Fleet()
-        self._wholes = 0
         self.coefficients = seed
         self._first = Weights(
             (
@@ -184,15 +178,16 @@ class Learner:
             self._step.observe(amounts, seconds)
             self._take()
 
-    def whole(self, predicted: float, seconds: float) -> None:
-        """An answer that came in one piece took `seconds`: it tells how fast the replica is, not with what."""
-        for kind in ("first", "step"):
-            self._fleet.pace(kind, seconds / max(predicted, 1e-9), self)
-        self._wholes += 1
-        weight = max(RATE, 1 / (1 + self._wholes))
-        pace = max(1 / _MOST_PACE, min(_MOST_PACE, seconds / max(predicted, 1e-9))) ** weight
-        self._first.pace(pace)
-        self._step.pace(pace)
+    def whole(self, left: Left, terms: Terms, steps: int, expected_steps: int, seconds: float) -> None:
+        """An answer that came in one piece took `seconds` and `steps` tokens after its first, not `expected_steps`: it
+        tells how far off the prediction was, and each coefficient takes that by its share."""
+        decode = terms.decode * steps / expected_steps if expected_steps > 0 else 0.0
+        ratio = seconds / max(terms.queue + terms.work + decode, 1e-9)
+        prompt = (1, left.preprocess_tokens, left.vision_tokens, left.prefill_tokens)
+        for kind, weights, amounts in (("first", self._first, prompt), ("step", self._step, (steps, steps))):
+            wanted = ratio * sum(amount * weight for amount, weight in zip(amounts, weights.weights, strict=True))
+            self._set_pace(kind, weights, amounts, wanted)
+            weights.observe(amounts, wanted)
         self._take()
 
     def paced(self, kind: str, factor: float) -> None:
@@ -221,12 +216,11 @@ class Learner:
         self.blend()
 
     def blend(self) -> None:
-        """Takes from the fleet what it does not know itself yet."""
+        """Takes from the fleet what it does not know itself yet: few observations of one replica are mostly noise."""
         scales = self.scales
-        others, total = self._fleet.others(self) if self.observations < SURE else ([], 0.0)
-        if total:
-            own = self.observations / (self.observations + min(total, SURE) / 2)
-            scales = [own * mine + (1 - own) * theirs for mine, theirs in zip(scales, others, strict=True)]
+        if means := self._fleet.means():
+            own = self.observations / (self.observations + SURE / 2)
+            scales = [own * mine + (1 - own) * theirs for mine, theirs in zip(scales, means, strict=True)]
         values = {name: getattr(self.seed, name) * scale for name, scale in zip(_LEARNED, scales, strict=True)}
         self.coefficients = replace(self.seed, **values)
 

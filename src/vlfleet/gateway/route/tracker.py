@@ -112,7 +112,7 @@ class Tracker:
         """`job` ended well, with so many tokens when they were counted."""
         tokens = job.answer_tokens if answer_tokens is None else answer_tokens
         if not job.streams:
-            self.learner.whole(job.terms.total, now - job.sent_at)
+            self.learner.whole(job.visit.left, job.terms, tokens - 1, job.answer_tokens - 1, now - job.sent_at)
         elif job in self._waiting:
             self.first_token(job, now)
         elif job in self._decoding and answer_tokens:
