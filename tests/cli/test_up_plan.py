@@ -207,6 +207,7 @@ def test_a_short_context_asks_for_small_pictures_not_for_an_error(up: Up) -> Non
         (("--max-model-len", "999999"), "is more than the model's"),
         (("--for", "chats"), "'chats' is no known workload"),
         (("--for", "chat", "--no-plan"), "contradict each other"),
+        (("--policy", "random"), "--policy random is not known"),
     ],
 )
 def test_contradictions_are_told_in_two_lines(up: Up, args: tuple[str, ...], cause: str) -> None:

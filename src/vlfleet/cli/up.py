@@ -122,10 +122,12 @@ def up(
     the same `vlfleet up` takes them over.
     """
     from vlfleet.checkpoint import preflight
+    from vlfleet.cli.plan_inputs import one_of
     from vlfleet.cli.up_plan import check_preset, decide
     from vlfleet.fleet.engines import default_engine, engine_named
     from vlfleet.fleet.folder import FleetFolder
     from vlfleet.fleet.spec import FleetSpec, default_threads
+    from vlfleet.gateway.route.policy import Policy
     from vlfleet.run import check_host
 
     check_host(host, insecure)
@@ -166,7 +168,7 @@ def up(
         host=host,
         port=port,
         drain_timeout_seconds=drain_timeout,
-        policy=known_policy(policy),
+        policy=one_of("--policy", policy, tuple(Policy)),
         media_urls=media_urls,
     )
     sizes = (tensor_parallel_size, pipeline_parallel_size, replicas)
@@ -206,20 +208,6 @@ def up(
             progress.update(replicas)
 
     raise typer.Exit(run(serve(spec, runs, folder, show=show, say=note)))
-
-
-def known_policy(name: str) -> str:
-    """`name`.
-
-    Raises:
-        VlfleetError: exit code 2, there is no such policy.
-    """
-    from vlfleet.errors import ExitCode, VlfleetError
-    from vlfleet.gateway.route.policy import Policy
-
-    if name not in list(Policy):
-        raise VlfleetError(f"--policy {name} is not known", f"one of {', '.join(Policy)}", ExitCode.USAGE)
-    return name
 
 
 def makes_weights_up(engine_args: Sequence[str]) -> bool:
