@@ -1,6 +1,6 @@
 """CPU seconds behind the planner's host coefficients (plan/speed_coefficients.py), of one thread.
 
-    .venv-vllm/bin/python -m benchmarks.host_costs [--model src/vlfleet/demo/model]
+    PYTHONPATH=src .venv-vllm/bin/python -m benchmarks.host_costs [--model src/vlfleet/demo/model]
 
 Pictures: decode, hash and processing by size. Pixels: from one process to another as vLLM sends them, and copied. The
 vision tower: how long the kernels of one eager layer take to be launched. With --model the API server of a real vLLM on
@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import base64
 import contextlib
-import io
 import multiprocessing
 import os
 import signal
@@ -25,39 +24,15 @@ import tempfile
 import time
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from vlfleet.calibrate.host_inside import cpu_seconds, decoded, photo
 
 SIDES = (224, 448, 700, 1024, 1400, 2048, 3584)
 LAYERS, WIDTH = 32, 64
-
-
-def photo(side: int) -> bytes:
-    """A JPEG of quality 92: noise on smooth shapes."""
-    small = Image.frombytes("RGB", (16, 16), os.urandom(768))
-    noise = Image.effect_noise((side, side), 20).convert("RGB")
-    buffer = io.BytesIO()
-    smooth = small.resize((side, side), Image.Resampling.BICUBIC)
-    Image.blend(smooth, noise, 0.2).save(buffer, "JPEG", quality=92)
-    return buffer.getvalue()
-
-
-def decoded(encoded: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(encoded)).convert("RGB")
-
-
-def cpu_ms(work: Callable[[], object], times: int = 7) -> float:
-    """Median CPU milliseconds of this thread."""
-    took = []
-    for _ in range(times):
-        begun = time.thread_time()
-        work()
-        took.append(time.thread_time() - begun)
-    return 1000 * statistics.median(took)
 
 
 def pictures() -> None:
@@ -70,11 +45,11 @@ def pictures() -> None:
     for side in SIDES:
         encoded = photo(side)
         image = decoded(encoded)
-        decode = cpu_ms(partial(decoded, encoded))
-        hashing = cpu_ms(partial(MultiModalHasher.hash_kwargs, "blake3", model_id="m", image=image))
-        process = cpu_ms(partial(processor, images=[image], return_tensors="pt"))
-        row = (f"{len(encoded) / 1000:.0f}", f"{decode:.1f}", f"{hashing:.2f}", f"{process:.1f}")
-        print(f"| {side} | {' | '.join(row)} | {process * 1e6 / side**2:.1f} |", flush=True)
+        decode = cpu_seconds(partial(decoded, encoded))
+        hashing = cpu_seconds(partial(MultiModalHasher.hash_kwargs, "blake3", model_id="m", image=image))
+        process = cpu_seconds(partial(processor, images=[image], return_tensors="pt"))
+        row = (f"{len(encoded) / 1000:.0f}", f"{1e3 * decode:.1f}", f"{1e3 * hashing:.2f}", f"{1e3 * process:.1f}")
+        print(f"| {side} | {' | '.join(row)} | {1e9 * process / side**2:.1f} |", flush=True)
 
 
 def _receive(address: str, times: int, done: Any) -> None:
@@ -111,7 +86,7 @@ def pixels(patches: int = 4900, times: int = 12) -> None:
                 took.append(done.get() - begun)
         other.join()
     print(f"\n{size / 1e6:.0f} MB to another process: {1e9 * statistics.median(took) / size:.2f} ns/byte (wall)")
-    print(f"copied once: {1e6 * cpu_ms(values.clone) / size:.3f} ns/byte")
+    print(f"copied once: {1e9 * cpu_seconds(values.clone) / size:.3f} ns/byte")
 
 
 def launches() -> None:
@@ -129,7 +104,7 @@ def launches() -> None:
         tower = Qwen2_5_VisionTransformerPretrainedModel(config).eval()
         values, grid = torch.rand(64, 1176), torch.tensor([[1, 8, 8]])
         with torch.inference_mode():
-            found[depth] = cpu_ms(partial(tower, values, grid), 30)
+            found[depth] = 1000 * cpu_seconds(partial(tower, values, grid), 30)
     print(f"\none eager vision layer: {(found[LAYERS] - found[8]) / (LAYERS - 8):.3f} ms")
 
 

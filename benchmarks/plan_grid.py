@@ -7,6 +7,8 @@
                                                           the tables: as predicted, with a calibration, and the regret
     python -m benchmarks.plan_grid --url q25vl-7b-tp1=http://127.0.0.1:8000      one engine that runs already
 
+vLLM's own Python runs it without an installed vlfleet: PYTHONPATH=src.
+
 Every point is a closed loop with answers of 32 to 96 tokens; no weights are needed (--load-format dummy). All engines
 start together on the two GPUs. Engines on one GPU of their own are measured at the same time, then those that take both
 GPUs one after the other while everything else is idle. What is measured is in DIR after every point.

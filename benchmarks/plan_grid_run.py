@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import json
 import os
 import random
@@ -22,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from PIL import Image
 
 from benchmarks import plan_grid_rows as rows
 from benchmarks.plan_grid_points import (
@@ -35,6 +32,7 @@ from benchmarks.plan_grid_points import (
     answer_tokens,
     known_picture,
 )
+from vlfleet.calibrate.photos import photo
 
 QUESTION = "Describe the picture."
 WORDS = "hello " * 30
@@ -332,12 +330,12 @@ class Pictures:
                 self._first[point.name] = sent.get(place, 0)
                 sent[place] = self._first[point.name] + requests[point.name]
         many = {side: max((n for (_, each), n in sent.items() if each == side), default=0) for side in sides}
-        self._made = {side: [pool.submit(_photo, side, f"{side} {n}") for n in range(many[side])] for side in sides}
-        self._warm = {side: [pool.submit(_photo, side, f"warm {side} {n}") for n in range(8)] for side in sides}
+        self._made = {side: [pool.submit(photo, side, f"{side} {n}") for n in range(many[side])] for side in sides}
+        self._warm = {side: [pool.submit(photo, side, f"warm {side} {n}") for n in range(8)] for side in sides}
         known = {point.side for point in mine if point.kind == "known"}
-        self._known = {side: [pool.submit(_photo, side, f"known {side} {n}") for n in range(KNOWN)] for side in known}
+        self._known = {side: [pool.submit(photo, side, f"known {side} {n}") for n in range(KNOWN)] for side in known}
         alone = 5 + rows.PICTURE_REQUESTS if "q25vl-7b-tp1" in engines else 0
-        self._rows = [pool.submit(_photo, rows.SIDE, f"row {number}") for number in range(alone)]
+        self._rows = [pool.submit(photo, rows.SIDE, f"row {number}") for number in range(alone)]
         self.warm: dict[int, list[Content]] = {}
         self.known: dict[int, list[Content]] = {}
         self.rows: list[Content] = []
@@ -362,16 +360,5 @@ class Pictures:
         return [_about(each.result()) for each in self._made[point.side][first : first + len(numbers)]]
 
 
-def _about(photo: str) -> Content:
-    return [{"type": "image_url", "image_url": {"url": photo}}, _text(QUESTION)]
-
-
-def _photo(side: int, seed: str) -> str:
-    """A JPEG like a photo, about 0.27 bytes a pixel: smooth shapes with noise."""
-    draw = random.Random(seed)
-    small = Image.frombytes("RGB", (16, 16), draw.randbytes(768))
-    noise = Image.effect_noise((side, side), 20).convert("RGB")
-    image = Image.blend(small.resize((side, side), Image.Resampling.BICUBIC), noise, 0.2)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=92)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _about(url: str) -> Content:
+    return [{"type": "image_url", "image_url": {"url": url}}, _text(QUESTION)]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 
-def photo(side: int, seed: int) -> str:
+def photo(side: int, seed: int | str) -> str:
     """A data URL; about 0.27 bytes a pixel: smooth shapes with noise, quality 92."""
     draw = random.Random(seed)  # noqa: S311
     small = Image.frombytes("RGB", (16, 16), draw.randbytes(768))
