@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from vlfleet.plan.demand import Picture, pictures
-from vlfleet.plan.flags import Flags
+from vlfleet.plan.flags import MM_PROCESSOR_CACHE_GB, Flags
 from vlfleet.plan.kv import BLOCK_SIZE
 from vlfleet.plan.plan import Candidate, Inputs
 from vlfleet.plan.terms import GIB
@@ -157,7 +157,7 @@ def processor_cache_gb(inputs: Inputs, wanted: Needs, replicas: int) -> float:
     if not workload.repeated_share:
         return 1.0
     working = 1.1 * workload.working_set / replicas * wanted.pixel_bytes / GIB
-    size = max(4.0, float(math.ceil(working)))
+    size = max(MM_PROCESSOR_CACHE_GB, float(math.ceil(working)))
     if inputs.host_memory_bytes:
         most = inputs.host_memory_bytes * _HOST_SHARE / (replicas * _CACHE_COPIES) / GIB
         size = min(size, max(0.5, math.floor(2 * most) / 2))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vlfleet.plan.candidates import needs
-from vlfleet.plan.flags import GPU_MEMORY_UTILIZATION, LIMIT_PER_PROMPT, sizes
+from vlfleet.plan.flags import GPU_MEMORY_UTILIZATION, LIMIT_PER_PROMPT, MM_PROCESSOR_CACHE_GB, sizes
 from vlfleet.plan.judge import Bench, legal
 from vlfleet.plan.memory import memory
 from vlfleet.plan.plan import Candidate, Gain, Judged
@@ -17,7 +17,6 @@ from vlfleet.plan.terms import GIB
 
 _WORTH = 0.01
 """Smaller gains are not told."""
-_DEFAULT_CACHE_GB = 4.0
 
 
 def gains(bench: Bench, chosen: Judged) -> tuple[Gain, ...]:
@@ -65,9 +64,9 @@ def _gains(bench: Bench, chosen: Judged) -> Iterator[Gain]:
     other = with_flags(candidate, gpu_memory_utilization=GPU_MEMORY_UTILIZATION)
     option = f"--gpu-memory-utilization {flags.gpu_memory_utilization}"
     yield Gain(option, _roomier(bench, candidate, other, f"{GPU_MEMORY_UTILIZATION}"))
-    if flags.mm_processor_cache_gb > _DEFAULT_CACHE_GB and wanted.pixel_bytes:
+    if flags.mm_processor_cache_gb > MM_PROCESSOR_CACHE_GB and wanted.pixel_bytes:
         held = int(flags.mm_processor_cache_gb * GIB / wanted.pixel_bytes)
-        fewer = int(_DEFAULT_CACHE_GB * GIB / wanted.pixel_bytes)
+        fewer = int(MM_PROCESSOR_CACHE_GB * GIB / wanted.pixel_bytes)
         why = f"{held} processed pictures of {wanted.pixel_bytes / 1e6:.0f} MB instead of {fewer}, twice in host memory"
         yield Gain(f"--mm-processor-cache-gb {flags.mm_processor_cache_gb:g}", why)
 

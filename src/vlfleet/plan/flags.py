@@ -12,6 +12,8 @@ from vlfleet.plan.terms import GIB
 Release = tuple[int, int, int]
 GPU_MEMORY_UTILIZATION = 0.92
 """config/cache.py, 0.20.2 to 0.33.0."""
+MM_PROCESSOR_CACHE_GB = 4.0
+"""GiB of processed media that an API server keeps (config/multimodal.py, 0.20.2 to 0.32.0)."""
 LIMIT_PER_PROMPT = 999
 """Media of one kind in a request when --limit-mm-per-prompt does not say (config/multimodal.py)."""
 
@@ -31,7 +33,7 @@ class Flags:
     kv_cache_memory_bytes: int | None = None
     kv_cache_dtype: str = "auto"
     mm_encoder_tp_mode: str = "weights"
-    mm_processor_cache_gb: float = 4.0
+    mm_processor_cache_gb: float = MM_PROCESSOR_CACHE_GB
     api_server_count: int = 1
     data_parallel_size: int = 1
     enforce_eager: bool = False

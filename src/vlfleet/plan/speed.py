@@ -9,6 +9,7 @@ from vlfleet.families import KNOWN_FAMILIES, Family
 from vlfleet.hardware.catalogue_table import GpuModel
 from vlfleet.hardware.machine import Link
 from vlfleet.plan.demand import Picture, Workload, pictures
+from vlfleet.plan.flags import MM_PROCESSOR_CACHE_GB
 from vlfleet.plan.operators import Clock, Operator, wire_of
 from vlfleet.plan.shape import ModelShape
 from vlfleet.plan.simulate_step import Limits
@@ -40,7 +41,7 @@ class Setup:
     max_num_batched_tokens: int = 8192
     max_num_seqs: int = 1024
     max_pixels: int | None = None
-    mm_processor_cache_gb: float = 4.0
+    mm_processor_cache_gb: float = MM_PROCESSOR_CACHE_GB
     api_server_count: int = 1
     coefficients: Coefficients | None = None
     """Of a calibration; None: the defaults of this GPU."""

@@ -14,12 +14,9 @@ from hypothesis import strategies as st
 from vlfleet.checkpoint import CheckpointInfo, preflight
 from vlfleet.demo import model_path
 from vlfleet.engine.launch import EngineOptions, EngineSpec, Placement
-from vlfleet.engine.vllm.command import (
-    GPU_MEMORY_UTILIZATION,
-    command,
-    gpu_memory_utilization,
-)
+from vlfleet.engine.vllm.command import command, gpu_memory_utilization
 from vlfleet.engine.vllm.install import Install
+from vlfleet.plan.flags import GPU_MEMORY_UTILIZATION
 
 GIB = 1 << 30
 NEW, GAP, CPU = Install("python", "0.33.0"), Install("python", "0.26.0"), Install("python", "0.32.0+cpu")

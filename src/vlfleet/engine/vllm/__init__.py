@@ -12,13 +12,12 @@ from functools import cached_property
 from vlfleet.checkpoint import CheckpointInfo, preflight
 from vlfleet.engine.launch import EngineSpec, Failure, Launch, Lesson, Observation, Placement, Preparation, Value
 from vlfleet.engine.vllm import flags, phases, versions
-from vlfleet.engine.vllm.command import GPU_MEMORY_UTILIZATION, command, environment, serve_arguments
+from vlfleet.engine.vllm.command import command, environment, serve_arguments
 from vlfleet.engine.vllm.install import Install, find
 from vlfleet.errors import ExitCode, VlfleetError
+from vlfleet.plan.flags import GPU_MEMORY_UTILIZATION, MM_PROCESSOR_CACHE_GB
 
 _CHECKED_PORT = 8001
-DEFAULT_CACHE_GB = 4.0
-"""--mm-processor-cache-gb of vLLM 0.20 to 0.32 (config/multimodal.py)."""
 
 
 class VllmEngine:
@@ -42,7 +41,7 @@ class VllmEngine:
             return 0.0
         given = spec.options.mm_processor_cache_gb
         try:
-            return float(said) if said else DEFAULT_CACHE_GB if given is None else given
+            return float(said) if said else MM_PROCESSOR_CACHE_GB if given is None else given
         except ValueError:
             return 0.0
 

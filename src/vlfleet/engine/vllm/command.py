@@ -10,13 +10,11 @@ from vlfleet.engine.launch import EngineSpec, Launch, Placement
 from vlfleet.engine.vllm.flags import has
 from vlfleet.engine.vllm.install import Install
 from vlfleet.engine.vllm.versions import UNPROFILED_ENCODER
-from vlfleet.plan.flags import read_flags
+from vlfleet.plan.flags import GPU_MEMORY_UTILIZATION, read_flags
 from vlfleet.plan.memory import best_utilization
 from vlfleet.plan.rank_memory import Device, Request
 from vlfleet.plan.shape import read_shape
 
-GPU_MEMORY_UTILIZATION = 0.92
-"""vLLM's default since 0.20 (config/cache.py)."""
 IMAGES_PER_PROMPT = 8
 LIMITS = {"image": IMAGES_PER_PROMPT, "video": 0}
 """Most media of one request, unless said otherwise. vLLM's own default is 999 of each, and so it profiles a video of
