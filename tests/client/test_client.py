@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.fakes.engine import Behaviour
 from tests.gateway.rig import MODEL, Rig, gateway, hello, replica, rig, until
-from vlfleet.client import Client, data_url, user_message
+from vlfleet.client import AsyncClient, Timeouts, data_url, user_message
 from vlfleet.errors import ExitCode, VlfleetError
 from vlfleet.fleet.replica import Phase
 
@@ -58,7 +58,7 @@ def test_a_turn_without_pictures_is_plain_text() -> None:
 
 
 async def test_an_answer_as_it_is_written(tmp_path: Path) -> None:
-    async with rig(1, Behaviour(tokens=4, token_seconds=0.02)) as fleet, Client(fleet.url) as client:
+    async with rig(1, Behaviour(tokens=4, token_seconds=0.02)) as fleet, AsyncClient(fleet.url) as client:
         message = user_message("what?", [save(tmp_path / "a.png")])
         stream = client.chat([message], model=MODEL, temperature=None)
         assert [piece async for piece in stream] == ["w0 ", "w1 ", "w2 ", "w3 "]
@@ -70,12 +70,12 @@ async def test_an_answer_as_it_is_written(tmp_path: Path) -> None:
 
 
 async def test_a_base_url_may_end_with_v1() -> None:
-    async with rig(1) as fleet, Client(f"{fleet.url}/v1/") as client:
+    async with rig(1) as fleet, AsyncClient(f"{fleet.url}/v1/") as client:
         assert (await client.chat(MESSAGES, max_tokens=1).complete()).text == "w0 "
 
 
 async def failure(fleet: Rig, seconds: float = 20.0, **fields: Any) -> VlfleetError:
-    async with Client(fleet.url, timeout_seconds=seconds) as client:
+    async with AsyncClient(fleet.url, timeouts=Timeouts(total=seconds)) as client:
         with pytest.raises(VlfleetError) as caught:
             await client.chat(MESSAGES, **fields).complete()
     return caught.value
@@ -107,7 +107,7 @@ async def test_a_connection_cut_without_a_word() -> None:
 
 
 async def test_leaving_ends_the_request() -> None:
-    async with rig(1, Behaviour(tokens=1000, token_seconds=0.02)) as fleet, Client(fleet.url) as client:
+    async with rig(1, Behaviour(tokens=1000, token_seconds=0.02)) as fleet, AsyncClient(fleet.url) as client:
         task = asyncio.create_task(client.chat(MESSAGES).complete())
         await until(lambda: fleet.engines[0].seen.generated_tokens > 2)
         task.cancel()
@@ -116,6 +116,6 @@ async def test_leaving_ends_the_request() -> None:
 
 @pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://x"])
 async def test_no_url(url: str) -> None:
-    async with Client(url) as client:
+    async with AsyncClient(url) as client:
         with pytest.raises(VlfleetError):
             await client.chat(MESSAGES).complete()

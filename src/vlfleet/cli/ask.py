@@ -65,9 +65,10 @@ async def answered(
     url: str, api_key: str, timeout_seconds: float, messages: list[Any], fields: dict[str, Any], *, show: bool
 ) -> Answer:
     """Asks, and writes the pieces to stdout as they come."""
-    from vlfleet.client import Client
+    from vlfleet.client import AsyncClient, Timeouts
 
-    async with Client(url, api_key, timeout_seconds) as client:
+    timeouts = Timeouts(first_token=timeout_seconds, total=timeout_seconds)
+    async with AsyncClient(url, api_key, timeouts=timeouts) as client:
         stream = client.chat(messages, **fields)
         try:
             async for piece in stream:

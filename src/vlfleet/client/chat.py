@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import aiohttp
 import orjson
 
+from vlfleet.client.images import data_url, user_message
+from vlfleet.client.model import ModelInfo
+from vlfleet.client.timeouts import TIMEOUTS, Timeouts
 from vlfleet.errors import VlfleetError
-
-CONNECT_SECONDS = 5.0
-TIMEOUT_SECONDS = 600.0
-"""For a whole answer; the openai SDK's default."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,28 @@ class Answer:
     seconds: float = 0.0
 
 
-class Client:
-    """One server. Use as `async with Client(url) as client: ...`."""
+class AsyncClient:
+    """One server. Use as `async with AsyncClient(url) as client: ...`."""
 
-    def __init__(self, base_url: str, api_key: str = "", timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        api_key: str = "",
+        *,
+        model: str | None = None,
+        timeouts: Timeouts = TIMEOUTS,
+        retries: int = 2,
+    ) -> None:
         self.base_url = base_url.rstrip("/").removesuffix("/v1")
-        self.timeout_seconds = timeout_seconds
+        self.model = model
+        self.timeouts = timeouts
+        self.retries = retries
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=CONNECT_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=timeouts.total, sock_connect=timeouts.connect)
         self._session = aiohttp.ClientSession(headers=headers, timeout=timeout)
+        self._info: ModelInfo | None = None
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> AsyncClient:
         return self
 
     async def __aexit__(
@@ -59,9 +70,36 @@ class Client:
     ) -> None:
         await self._session.close()
 
+    async def ask(
+        self, text: str, images: Any = (), videos: Any = (), *, system: str | None = None, **fields: Any
+    ) -> Answer:
+        """The answer to a question about pictures and videos. `fields` are OpenAI's (max_tokens, ...)."""
+        return await self.stream(text, images, videos, system=system, **fields).complete()
+
+    def stream(
+        self, text: str, images: Any = (), videos: Any = (), *, system: str | None = None, **fields: Any
+    ) -> ChatStream:
+        """As `ask`, the answer read while it is written."""
+        messages = [{"role": "system", "content": system}] if system else []
+        pictures = [images] if isinstance(images, str | Path) else images
+        return self.chat([*messages, user_message(text, pictures)], **fields)
+
+    async def parts(self, images: Any = (), videos: Any = ()) -> list[dict[str, Any]]:
+        """Pictures and videos as the content parts of a message."""
+        pictures = [images] if isinstance(images, str | Path) else images
+        return [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in pictures]
+
+    async def model_info(self) -> ModelInfo:
+        """What the server says about its model. Asked once."""
+        if self._info is None:
+            async with self._session.get(f"{self.base_url}/v1/models") as response:
+                card = (await response.json())["data"][0]
+            self._info = ModelInfo(card["id"], card.get("max_model_len"))
+        return self._info
+
     def chat(self, messages: Sequence[dict[str, Any]], **fields: Any) -> ChatStream:
         """The answer to a chat, not yet asked for. `fields` are OpenAI's (model, max_tokens, ...); None is left out."""
-        given = {name: value for name, value in fields.items() if value is not None}
+        given = {name: value for name, value in {"model": self.model, **fields}.items() if value is not None}
         body = {"messages": list(messages), "stream": True, "stream_options": {"include_usage": True}, **given}
         return ChatStream(self, body)
 
@@ -76,7 +114,7 @@ class Client:
 class ChatStream:
     """Pieces of text by `async for`; `answer` is complete when they end. Leaving the loop ends the request."""
 
-    def __init__(self, client: Client, body: dict[str, Any]) -> None:
+    def __init__(self, client: AsyncClient, body: dict[str, Any]) -> None:
         self.answer = Answer()
         self._client, self._body = client, body
 
@@ -97,7 +135,7 @@ class ChatStream:
                     answer.text += piece
                     yield piece
         except TimeoutError:
-            cause = f"no complete answer within {client.timeout_seconds:.0f} s"
+            cause = f"no complete answer within {client.timeouts.total:.0f} s"
             raise VlfleetError(cause, "see `vlfleet status`, or give it longer with --timeout") from None
         except aiohttp.ClientConnectorError as error:
             cause = f"nothing answers at {client.base_url}: {error.strerror or error.os_error}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlfleet.checkpoint import CheckpointInfo, preflight
-from vlfleet.client import Answer, Client, user_message
+from vlfleet.client import Answer, AsyncClient, Timeouts, user_message
 from vlfleet.demo import image_path
 from vlfleet.errors import ExitCode, VlfleetError
 from vlfleet.families import image_tokens
@@ -26,7 +26,7 @@ from vlfleet.fleet.spec import FleetSpec, default_threads
 PICTURE = "shapes.png"
 QUESTION = "Describe this picture."
 ANSWER_TOKENS = 48
-PATIENCE_SECONDS = 600.0
+PATIENCE = Timeouts(first_token=600.0, total=600.0)
 MARKERS = 2
 """Tokens around a picture: <|vision_start|> and <|vision_end|>."""
 LONG_ENOUGH = 8
@@ -81,7 +81,7 @@ async def ask_server(model: Path, base_url: str) -> Probe:
     info, picture = preflight(model), image_path(PICTURE)
     with Image.open(picture) as image:
         width, height = image.size
-    async with Client(base_url, timeout_seconds=PATIENCE_SECONDS) as client:
+    async with AsyncClient(base_url, timeouts=PATIENCE) as client:
         seen = await client.chat(
             [user_message(QUESTION, [picture])], max_tokens=ANSWER_TOKENS, temperature=0
         ).complete()

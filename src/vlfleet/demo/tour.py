@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vlfleet.client import Answer, Client, user_message
+from vlfleet.client import Answer, AsyncClient, Timeouts, user_message
 from vlfleet.demo import QUESTIONS, Question, image_path, matches
 from vlfleet.engine.launch import Engine
 from vlfleet.errors import ExitCode, VlfleetError
@@ -17,7 +17,7 @@ from vlfleet.fleet.replica import Replica, settled
 from vlfleet.fleet.spec import FleetSpec
 
 ANSWER_TOKENS = 128
-PATIENCE_SECONDS = 60.0
+PATIENCE = Timeouts(first_token=60.0, total=60.0)
 """For one answer."""
 
 
@@ -59,7 +59,7 @@ class Tour:
         while not settled(replicas):  # noqa: ASYNC110 - no event; a fleet without a ready one ends by itself
             await asyncio.sleep(0.02)
         self._on_ready(replicas)
-        async with Client(spec.url, timeout_seconds=PATIENCE_SECONDS) as client:
+        async with AsyncClient(spec.url, timeouts=PATIENCE) as client:
             for question in self.questions:
                 messages = [user_message(question.text, [image_path(question.picture)])]
                 stream = client.chat(messages, max_tokens=ANSWER_TOKENS, temperature=0)
