@@ -390,7 +390,7 @@ def test_a_fleet_that_has_ended_is_planned_anew(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("VLFLEET_HOME", str(tmp_path))
     folder = FleetFolder.of("default")
     folder.make()
-    gone = ProcessId(2**22 - 1, 1.0)
+    gone = ProcessId(2**22 - 1, "")
     save(folder, FleetState(OLD, gone, 0.0, processes={"r0": EngineProcess(gone, gone, "x")}).to_json())
     assert still_running(folder, NEW, Wish()) is None
     folder.state.write_text("{")

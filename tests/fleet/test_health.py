@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 
 import pytest
 from hypothesis import given
@@ -47,6 +48,19 @@ async def test_a_stranger_or_nobody_at_the_port() -> None:
         assert await canary(session, replica, "fake-vl") is Answer.NOTHING
         assert await count(session, replica, TOKENS, 1.0) is None
         assert await probe(session, replica, 1.0) is Health.BAD
+
+
+async def test_who_cannot_be_asked_is_not_blamed() -> None:
+    """No descriptor is left here: that says nothing of the replica."""
+    async with fake.serve() as engine, open_session() as session:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+        try:
+            assert await probe(session, at(engine), 1.0) is Health.NOT_ASKED
+            assert await canary(session, at(engine), "fake-vl") is Answer.NOT_ASKED
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert await probe(session, at(engine), 1.0) is Health.GOOD
 
 
 async def test_a_canary_waits_as_long_as_it_takes_and_ends_when_it_is_cancelled() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,30 @@ def test_bound(log: Path) -> None:
         file.write("after\n")
     assert log.with_name("r0.log.1").read_text() == "0123456789x"
     assert log.read_text() == "after\n"
+
+
+def test_a_log_is_cut_on_a_full_disk_too(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        log.with_name("r0.log.1").write_text("half a co")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    log.write_text("0123456789x")
+    assert bound(log, 10)
+    assert log.read_text() == ""
+    assert not log.with_name("r0.log.1").exists()
+
+
+def test_what_cannot_be_read_now_is_read_later(log: Path) -> None:
+    log.write_text("one\n")
+    tail = Tail(log)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        assert tail.lines() == tail_lines(log, 1) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert tail.lines() == ["one"]
 
 
 @given(st.lists(st.text(alphabet="ab\n", max_size=12), max_size=12))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import FakeEngine
 from vlfleet.engine.launch import EngineOptions, EngineSpec, Failure, FailureKind, Value
-from vlfleet.fleet.recovery import MOST_PORTS, Recovery
+from vlfleet.fleet.recovery import MACHINE, MOST_PORTS, Recovery
 from vlfleet.fleet.timing import RestartPolicy
 
 SPEC = EngineSpec(Path("model"), "m")
@@ -67,6 +67,14 @@ def test_a_taken_port_costs_no_pause_and_no_death() -> None:
     assert {step.delay_seconds for step in steps} == {0.0}
     assert recovery.after(PORT, 10.0).delay_seconds == POLICY.first_seconds  # one too many in a row
     assert recovery.after(PORT, 20.0).delay_seconds == 0.0  # and they count anew
+
+
+def test_what_the_machine_refuses_is_tried_again_for_ever_and_is_no_death() -> None:
+    recovery = made()
+    full = Failure("it cannot be run: [Errno 28] No space left on device", rule=MACHINE)
+    assert [recovery.after(full, float(at)).delay_seconds for at in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert recovery.after(Failure("it broke"), 10.0).delay_seconds == POLICY.first_seconds  # the first death
+    assert recovery.after(full, 11.0).delay_seconds == POLICY.first_seconds  # and the pauses begin anew
 
 
 def test_a_wrong_configuration_is_given_up_at_once() -> None:

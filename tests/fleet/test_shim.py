@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 from tests.fleet.rig import start_process, until
 from vlfleet.fleet.folder import FleetFolder, Lock
 from vlfleet.fleet.logs import tail_lines
-from vlfleet.fleet.processes import EngineProcess, engine_of, marked, read_exit, spawn
+from vlfleet.fleet.processes import EngineProcess, ProcessId, engine_of, marked, read_exit, spawn
 
 SLEEP = "import time; time.sleep(60)"
 FAMILY = """
@@ -125,9 +126,50 @@ async def test_shim_is_small(folder: FleetFolder) -> None:
     await process.stop(0)
 
 
+@needs_linux
+async def test_process_id_does_not_depend_on_the_clock(folder: FleetFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the clock is set, the kernel's time of boot moves with it, and with that the start times that psutil has."""
+    process = await start_process(folder, SLEEP)
+    clock = time.time
+    monkeypatch.setattr("time.time", lambda: clock() + 3600)
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: clock() + 1800)
+    assert process.alive()
+    assert ProcessId.of(process.engine.pid) == process.engine
+    await process.stop(5)
+    assert not process.engine.alive()
+
+
+@needs_linux
+async def test_without_descriptors_nobody_is_taken_for_dead(folder: FleetFolder) -> None:
+    process = await start_process(folder, SLEEP)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        assert process.alive()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(process.ended(), 0.3)  # it cannot be waited for by the kernel, and is looked at
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    await process.stop(0)
+
+
+@needs_linux
+async def test_a_full_disk_does_not_keep_the_shim_from_its_duty(folder: FleetFolder) -> None:
+    """The engine's end cannot be written down; what the engine left is killed all the same."""
+    process = await start_process(folder, FAMILY)
+    await until(lambda: tail_lines(folder.log("r0"), 1) == ["born"])
+    for marked_process in marked(process.mark):
+        resource.prlimit(marked_process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    process.engine.send(signal.SIGKILL)
+    await asyncio.wait_for(process.shim.ended(), 10)
+    assert not marked(process.mark)
+    assert read_exit(folder, "r0", process.engine.pid) is None
+    await process.cleared()
+
+
 async def test_process_id_is_not_fooled_by_its_number(folder: FleetFolder) -> None:
     process = await start_process(folder, SLEEP)
-    other = type(process.engine)(process.engine.pid, process.engine.created - 5)
+    other = type(process.engine)(process.engine.pid, process.engine.started + "0")
     assert process.engine.alive()
     assert not other.alive()
     other.send(signal.SIGKILL)

@@ -28,11 +28,11 @@ from vlfleet.home import home
 def a_state(port: int = 8000) -> FleetState:
     replica = Replica("r0", 4000, "secret-key", "embedded", pid=11, phase=Phase.READY, ready_at=2.5, error="é\n")
     replica.phases, replica.decisions = {"start": 1.5}, {"version": "0.32.0", "kv_cache_tokens": 8192}
-    process = EngineProcess(ProcessId(11, 1.25), ProcessId(10, 1.0), "/home/fleet/r0/ab")
+    process = EngineProcess(ProcessId(11, "boot+125"), ProcessId(10, "boot+100"), "/home/fleet/r0/ab")
     spec = FleetSpec(Path("/models/m"), "m", engine_args=("--dtype", "float32"), port=port)
     smaller = replace(spec.engine_spec, options=EngineOptions(max_num_seqs=8))
     healed = {"r0": smaller}
-    return FleetState(spec, ProcessId(9, 0.5), 3.0, replicas=[replica], processes={"r0": process}, healed=healed)
+    return FleetState(spec, ProcessId(9, "boot+50"), 3.0, replicas=[replica], processes={"r0": process}, healed=healed)
 
 
 def test_state_comes_back_as_it_was(folder: FleetFolder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import itertools
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ CANARY = "vlfleet-canary"
 """Its request ids begin with this."""
 _REFUSALS = (400, 404, 405, 422)
 """No other 4xx: 401 comes from a program that is not this engine, 429 from one that is full."""
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
+"""This process or machine has no descriptor, no buffer or no port left: the replica was not even asked."""
 _numbers = itertools.count()
 
 
@@ -25,6 +28,8 @@ class Health(enum.Enum):
     """Nobody listens, the connection was cut, or the status is not 200: it cannot serve."""
     SILENT = "silent"
     """No answer in time: it hangs, or the machine is busy."""
+    NOT_ASKED = "not asked"
+    """It could not be asked, for a reason that lies here."""
 
 
 class Answer(enum.Enum):
@@ -34,6 +39,8 @@ class Answer(enum.Enum):
     REFUSED = "refused"
     """The engine takes no such request, which says nothing of its health."""
     NOTHING = "nothing"
+    NOT_ASKED = "not asked"
+    """As for `Health`."""
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -49,8 +56,8 @@ async def probe(session: aiohttp.ClientSession, replica: Replica, timeout_second
             return Health.GOOD if answer.status == 200 else Health.BAD
     except TimeoutError:
         return Health.SILENT
-    except (aiohttp.ClientError, OSError):
-        return Health.BAD
+    except (aiohttp.ClientError, OSError) as error:
+        return Health.NOT_ASKED if _ours(error) else Health.BAD
 
 
 async def canary(session: aiohttp.ClientSession, replica: Replica, served_model_name: str) -> Answer:
@@ -64,8 +71,8 @@ async def canary(session: aiohttp.ClientSession, replica: Replica, served_model_
             if answer.status == 200:
                 return Answer.ANSWERED
             return Answer.REFUSED if answer.status in _REFUSALS else Answer.NOTHING
-    except (aiohttp.ClientError, OSError):
-        return Answer.NOTHING
+    except (aiohttp.ClientError, OSError) as error:
+        return Answer.NOT_ASKED if _ours(error) else Answer.NOTHING
 
 
 async def count(
@@ -89,6 +96,10 @@ def total(metrics: str, counters: Sequence[str]) -> float | None:
     starts = tuple(f"{name}{end}" for name in counters for end in ("{", " "))
     values = [float(line.rpartition(" ")[2]) for line in metrics.splitlines() if line.startswith(starts)]
     return sum(values) if values else None
+
+
+def _ours(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in _OURS
 
 
 def _key(replica: Replica) -> dict[str, str]:

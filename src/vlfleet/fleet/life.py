@@ -13,7 +13,7 @@ from vlfleet.engine.launch import EngineSpec, Failure, FailureKind
 from vlfleet.errors import VlfleetError
 from vlfleet.fleet import logs, memory, startup
 from vlfleet.fleet.processes import EngineProcess, engine_of, kill_marked, read_exit, spawn
-from vlfleet.fleet.recovery import Recovery
+from vlfleet.fleet.recovery import MACHINE, PASSING, Recovery
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.fleet.watch import HUNG, Shared, Watch
 
@@ -41,6 +41,8 @@ class ReplicaLife:
         self.failure: Failure | None = None
         """Why it was given up."""
         self.ever_ready = False
+        self._ready_since = 0.0
+        """Of the last run, by the monotonic clock; 0 when it never was ready."""
         self._shared = shared
         self._recovery = Recovery(shared.engine, spec, shared.timing.restart)
         self._oom_kills = memory.oom_kills()
@@ -76,7 +78,8 @@ class ReplicaLife:
             except VlfleetError as error:
                 failure = Failure(error.cause, error.remedy, retry=False)
             except Exception as error:  # no process, no disk, a fault of an engine's class: its neighbours serve on
-                failure = Failure(f"it cannot be run: {error}")
+                passing = isinstance(error, OSError) and error.errno in PASSING
+                failure = Failure(f"it cannot be run: {error}", rule=MACHINE if passing else "")
                 if self.process:
                     await self.process.stop(0)
             delay = self._after(failure)
@@ -96,6 +99,7 @@ class ReplicaLife:
             for task in (ended, unfit):
                 task.cancel()
             await asyncio.gather(ended, unfit, return_exceptions=True)
+            self._ready_since = watch.ready_since
             self.watch, replica.unhealthy_at, replica.stalled = None, 0.0, False
         shared.set(replica, Phase.BACKOFF, "ended")  # at once: the gateway must not choose it any more
         if unfit.cancelled():
@@ -109,7 +113,7 @@ class ReplicaLife:
         replica, shared = self.replica, self._shared
         replica.port, replica.api_key = free_port(), secrets.token_urlsafe(_KEY_BYTES)
         replica.started_at, replica.ready_at, replica.retry_at, replica.pid = time.time(), 0.0, 0.0, 0
-        replica.progress_at = 0.0
+        replica.progress_at = self._ready_since = 0.0
         launch = shared.engine.launch(self.spec, replica.placement, replica.port, replica.api_key)
         self._oom_kills = memory.oom_kills()
         started = spawn(launch.argv, launch.env, shared.folder, replica.name, shared.timing.adopt_seconds)
@@ -158,7 +162,7 @@ class ReplicaLife:
         self.process, replica.pid = None, 0
         self.ever_ready |= bool(replica.ready_at)
         before = self.spec
-        step = self._recovery.after(failure, now, ready_at=replica.ready_at, decisions=replica.decisions)
+        step = self._recovery.after(failure, time.monotonic(), ready_at=self._ready_since, decisions=replica.decisions)
         remedy = step.failure.remedy or f"vlfleet logs {replica.name} shows more"
         replica.error = f"{step.failure.cause} ({remedy})"
         if self.spec != before:

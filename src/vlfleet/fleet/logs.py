@@ -12,13 +12,13 @@ _TAIL_BYTES = 64 << 10
 
 
 def tail_lines(log: Path, count: int, most_bytes: int = _TAIL_BYTES) -> list[str]:
-    """The last `count` lines within the last `most_bytes`, cleaned; [] when there is no such file."""
+    """The last `count` lines within the last `most_bytes`, cleaned; [] when the file cannot be read."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - most_bytes))
             text = file.read().decode(errors="replace")
-    except FileNotFoundError:
+    except OSError:
         return []
     lines = text.split("\n")
     if size > most_bytes:
@@ -48,7 +48,7 @@ class Tail:
             self._offset = 0
 
     def lines(self) -> list[str]:
-        """The complete lines written since the last call, cleaned."""
+        """The complete lines written since the last call, cleaned; what cannot be read now comes with a later call."""
         try:
             with self._log.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -56,7 +56,7 @@ class Tail:
                     self._inode, self._offset, self._partial = status.st_ino, 0, b""
                 file.seek(self._offset)
                 new = file.read()
-        except FileNotFoundError:
+        except OSError:
             return []
         self._offset += len(new)
         *complete, self._partial = (self._partial + new).split(b"\n")
@@ -66,13 +66,18 @@ class Tail:
 def bound(log: Path, most_bytes: int) -> bool:
     """Moves the content of a log that has grown beyond `most_bytes` to `.log.1`; says whether it did.
 
-    The engine has the file open for appending, so it is copied and truncated; lines written in between are lost.
+    The engine has the file open for appending, so it is copied and truncated; lines written in between are lost. Where
+    the disk is too full for the copy, the content is lost too: a log must not be what keeps the disk full.
     """
+    old = log.with_name(log.name + ".1")
     try:
         if log.stat().st_size <= most_bytes:
             return False
-        shutil.copyfile(log, log.with_name(log.name + ".1"))
+        try:
+            shutil.copyfile(log, old)
+        except OSError:
+            old.unlink(missing_ok=True)
         os.truncate(log, 0)
-    except FileNotFoundError:
+    except OSError:
         return False
     return True

@@ -9,9 +9,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -21,34 +21,36 @@ from vlfleet.fleet.folder import FleetFolder
 MARK = "VLFLEET_REPLICA"
 """Environment variable that every process of a replica inherits: <fleet folder>/<replica>/<random>."""
 _SHIM = Path(__file__).with_name("shim.py")
-_CREATED_TOLERANCE_SECONDS = 0.1  # a start time is counted in ticks of 10 ms from the time of boot
-_POLL_SECONDS = 0.05  # where there is no pidfd: macOS
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_POLL_SECONDS = 0.05  # where there is no pidfd: macOS, or no descriptor left for one
 
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process, for good: the start time rules out that its number was given to another one."""
+    """A process, for good: its start rules out that its number was given to another one."""
 
     pid: int
-    created: float
-    """Seconds since the epoch."""
+    started: str
+    """Which boot, and the ticks of its kernel from then to the start: seconds since the epoch would change with every
+    correction of the clock, and whatever runs would look like a stranger."""
 
     @classmethod
     def of(cls, pid: int) -> ProcessId | None:
         """The process that has this pid now, or None."""
         try:
-            return cls(pid, psutil.Process(pid).create_time())
-        except psutil.Error:
+            return cls(pid, _started(pid)[0])
+        except (psutil.Error, OSError):
             return None
 
     def alive(self) -> bool:
         """Whether it runs; a zombie, which some containers never reap, does not."""
         try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.created) < _CREATED_TOLERANCE_SECONDS
-            return same and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
+            started, ended = _started(self.pid)
+        except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
             return False
+        except (psutil.Error, OSError):  # no descriptor is left to look with: that is no death
+            return _exists(self.pid)
+        return started == self.started and not ended
 
     def send(self, number: int) -> None:
         """Signals it, when it is still there."""
@@ -74,6 +76,36 @@ class ProcessId:
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
+
+
+def _started(pid: int) -> tuple[str, bool]:
+    """When a process was started, as `ProcessId` has it, and whether it has ended and only waits to be reaped.
+
+    Raises:
+        FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess: there is none.
+        OSError, psutil.Error: it cannot be known.
+    """
+    if sys.platform == "linux":
+        # pid (command) state ppid ...: the command may hold spaces and brackets; 22 is starttime (proc(5))
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return f"{_boot()}+{fields[19]}", fields[0] in "ZX"
+    process = psutil.Process(pid)
+    return repr(process.create_time()), process.status() == psutil.STATUS_ZOMBIE
+
+
+@cache
+def _boot() -> str:
+    return _BOOT_ID.read_text().strip()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @dataclass(frozen=True)
@@ -143,7 +175,7 @@ def spawn(
         os.close(output)
         os.close(reporter)
     shim.returncode = 0  # it may outlive this process, and `reap` collects it: Popen shall not warn of either
-    return ProcessId.of(shim.pid) or ProcessId(shim.pid, time.time()), mark, report
+    return ProcessId.of(shim.pid) or ProcessId(shim.pid, ""), mark, report
 
 
 async def engine_of(shim: ProcessId, mark: str, report: int) -> EngineProcess:
@@ -155,16 +187,16 @@ async def engine_of(shim: ProcessId, mark: str, report: int) -> EngineProcess:
 
     line = (await asyncio.to_thread(read)).strip()
     engine = ProcessId.of(int(line)) if line else None
-    return EngineProcess(engine or ProcessId(int(line or 0), 0.0), shim, mark)
+    return EngineProcess(engine or ProcessId(int(line or 0), ""), shim, mark)
 
 
 def cpu_seconds(pid: int) -> float:
     """What a process and its living descendants have computed so far; 0 when there is none. Takes some 10 ms."""
     total = 0.0
-    with contextlib.suppress(psutil.Error):
+    with contextlib.suppress(psutil.Error, OSError):
         engine = psutil.Process(pid)
         for process in (engine, *engine.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(psutil.Error, OSError):
                 times = process.cpu_times()
                 total += times.user + times.system
     return total

@@ -51,6 +51,10 @@ class Pulse:
         """It has been asked for a token; a second question changes nothing."""
         self.asked_at = self.asked_at or now
 
+    def not_asked(self) -> None:
+        """The question did not get there, so nothing was to be heard."""
+        self.asked_at = 0.0
+
     def excuse(self, seconds: float, now: float) -> None:
         """The watcher itself did not run for `seconds` up to `now`: whatever came meanwhile is only seen now."""
         self.heard_at = min(self.heard_at + seconds, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,12 @@ MOST_HEALS = 2
 """Smaller plans after starts that ran out of memory; each costs a load of the model."""
 MOST_PORTS = 5
 """Other ports in a row. A port is free when it is chosen, so a second clash is rare already."""
+
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+"""No room on the disk, no descriptor, no memory, no process: what a machine lacks now it may have later."""
+MACHINE = "machine"
+"""The `Failure.rule` of a start that this machine refused. No engine ran, so it counts to no crash loop: it is tried
+again, in the end once a minute, until there is room."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +41,23 @@ class Recovery:
         self.spec = spec
         self._engine, self._policy = engine, policy
         self._deaths: list[Death] = []
-        self._heals, self._clashes = 0, 0
+        self._heals, self._clashes, self._refusals = 0, 0, 0
 
     def after(
         self, failure: Failure, now: float, *, ready_at: float = 0.0, decisions: Mapping[str, Value] | None = None
     ) -> Step:
-        """The step after a run that ended at `now`; `ready_at` is 0 when it never was ready."""
+        """The step after a run that ended at `now`; `ready_at` is 0 when it never was ready. One monotonic clock: who
+        sets the machine's clock must not make a crash loop of deaths that were hours apart."""
         if not ready_at and failure.kind is FailureKind.PORT and self._clashes < MOST_PORTS:
             self._clashes += 1
             return Step(0.0, failure, "its port was taken; starting again on another")
         self._clashes = 0
         if not ready_at and failure.kind is FailureKind.MEMORY and (line := self._heal(failure, decisions or {})):
             return Step(0.0, failure, line)
+        if failure.rule == MACHINE:
+            self._refusals += 1
+            return Step(self._policy.backoff_seconds(self._refusals), failure)
+        self._refusals = 0
         self._deaths.append(Death(now, now - ready_at if ready_at else 0.0))
         del self._deaths[:-32]
         delay = self._policy.delay_seconds(self._deaths) if failure.retry else None

@@ -52,18 +52,29 @@ def start_engine(argv: list[str]) -> int:
             signal.signal(number, signal.SIG_DFL)
         os.execvpe(argv[0], argv, os.environ)  # noqa: S606 - an argument list, no shell
     except OSError as error:
-        sys.stderr.write(f"vlfleet: cannot start {argv[0]}: {error.strerror}\n")
-        sys.stderr.flush()
+        say(f"cannot start {argv[0]}: {error.strerror}")
     os._exit(127)
 
 
+def say(line: str) -> None:
+    """Into the engine's log. A full disk must not end the shim: the kernel would kill the engine with it."""
+    try:
+        sys.stderr.write(f"vlfleet: {line}\n")
+        sys.stderr.flush()
+    except OSError:
+        pass
+
+
 def write_exit(path: str, pid: int, status: int) -> None:
-    """Writes {"pid", "code", "signal", "at"}; exactly one of code and signal is not null."""
+    """Writes {"pid", "code", "signal", "at"}; exactly one of code and signal is not null. A full disk keeps nothing."""
     code = os.waitstatus_to_exitcode(status)
     facts = {"pid": pid, "code": code if code >= 0 else None, "signal": -code if code < 0 else None, "at": time.time()}
-    with open(path + ".tmp", "w") as file:  # noqa: PTH123 - pathlib would add 5 ms to the start
-        json.dump(facts, file)
-    os.replace(path + ".tmp", path)  # noqa: PTH105
+    try:
+        with open(path + ".tmp", "w") as file:  # noqa: PTH123 - pathlib would add 5 ms to the start
+            json.dump(facts, file)
+        os.replace(path + ".tmp", path)  # noqa: PTH105
+    except OSError as error:
+        say(f"how the engine ended cannot be written: {error.strerror}")
 
 
 def send(number: int, pid: int) -> None:
@@ -156,8 +167,7 @@ def watch(engine: int, lease: Lease, wakeup: int) -> int:
         if term_at and time.monotonic() - term_at > TERM_SECONDS:
             send(signal.SIGKILL, engine)
         elif not term_at and lease.over():
-            sys.stderr.write("vlfleet: no supervisor came back; ending this replica\n")
-            sys.stderr.flush()
+            say("no supervisor came back; ending this replica")
             send(signal.SIGTERM, engine)
             term_at = time.monotonic()
 

@@ -39,6 +39,10 @@ class RestartPolicy:
             streak += 1
             if death.healthy_seconds >= self.forget_after_seconds:
                 break
+        return self.backoff_seconds(streak)
+
+    def backoff_seconds(self, streak: int) -> float:
+        """How long to wait after the last of `streak` failures in a row."""
         return min(self.most_seconds, self.first_seconds * 2.0 ** min(streak - 1, 60))
 
 

@@ -23,6 +23,7 @@ HUNG = "hung"
 """The `Failure.rule` of a replica that must be killed: neither SIGSTOP nor a wedged vLLM heeds SIGTERM."""
 _LOG_BOUND_SECONDS = 10.0
 _LATE_SECONDS = 0.5
+"""More than this between two looks, beyond what was meant: this process did not run, and saw nothing."""
 _LOOKS = 3
 """Closer looks at a silent replica before it is judged."""
 _SAID = {Health.GOOD: "/health said 200", Health.BAD: "/health failed", Health.SILENT: "/health gave no answer"}
@@ -61,6 +62,8 @@ class Watch:
         self.proved = asyncio.Event()
         """It has given a token, or says that it takes no such request."""
         self._replica, self._shared, self._timing = replica, shared, shared.timing
+        self.ready_since = time.monotonic() if replica.ready_at else 0.0
+        """Monotonic, of this watch: one that was adopted was ready before. 0 when it is not ready yet."""
         self._probe_now, self._ready = asyncio.Event(), asyncio.Event()
         self._tail = logs.Tail(shared.folder.log(replica.name))
         self._health: Health | None = None
@@ -115,19 +118,27 @@ class Watch:
 
     async def _follow_health(self) -> Failure:
         replica, timing = self._replica, self._timing
-        bad_at = 0.0
+        starting_seconds = bad_seconds = 0.0
+        looked_at = time.monotonic()
         while True:
-            self._health = await probe(self._shared.session, replica, timing.probe_timeout_seconds)
-            now = time.time()
-            if self._health is Health.GOOD:
-                self._healthy, bad_at = True, 0.0
-                self._become_ready(now)
-            elif self._health is Health.BAD or not self._healthy:  # a silent one may be busy: its progress tells
-                self._healthy, bad_at = False, bad_at or now
+            health = await probe(self._shared.session, replica, timing.probe_timeout_seconds)
+            now = time.monotonic()
+            # Time in which this process stood still, as when the machine was suspended, is nobody's silence.
+            step = min(now - looked_at, timing.probe_timeout_seconds + timing.probe_ready_seconds + _LATE_SECONDS)
+            looked_at = now
+            if health is not Health.NOT_ASKED:
+                self._health = health
+            if health is Health.GOOD:
+                self._healthy, bad_seconds = True, 0.0
+                self._become_ready()
+            elif health is Health.BAD or not self._healthy:  # a silent one may be busy: its progress tells
+                bad_seconds += 0.0 if self._healthy or health is Health.NOT_ASKED else step
+                self._healthy = False
             self._place()
-            if not replica.ready_at and now - replica.started_at > timing.start_timeout_seconds:
+            starting_seconds += 0.0 if replica.ready_at else step
+            if starting_seconds > timing.start_timeout_seconds:
                 return Failure(f"it was not ready after {timing.start_timeout_seconds:.0f} s")
-            if replica.ready_at and bad_at and now - bad_at > timing.unhealthy_seconds:
+            if replica.ready_at and bad_seconds > timing.unhealthy_seconds:
                 return Failure(f"it answered no /health for {timing.unhealthy_seconds:.0f} s")
             await self._pause(timing.probe_ready_seconds if self._healthy else timing.probe_starting_seconds)
 
@@ -138,8 +149,9 @@ class Watch:
                 await self._probe_now.wait()
         self._probe_now.clear()
 
-    def _become_ready(self, now: float) -> None:
+    def _become_ready(self) -> None:
         if not self._replica.ready_at:
+            now, self.ready_since = time.time(), time.monotonic()
             self._read_log()
             startup.end(self._replica, now)
             self._replica.ready_at = now
@@ -193,6 +205,8 @@ class Watch:
 
     async def _send_canary(self) -> None:
         answer = await canary(self._shared.session, self._replica, self._shared.served_model_name)
+        if answer is Answer.NOT_ASKED:
+            self._pulse.not_asked()
         if answer is Answer.REFUSED:
             self.proved.set()  # as far as it can be
         if answer is Answer.ANSWERED or (answer is Answer.REFUSED and not self._replica.in_flight):
