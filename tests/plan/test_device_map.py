@@ -44,7 +44,6 @@ def test_the_least_that_is_left_is_as_much_as_can_be() -> None:
     found = device_map(shape, free, PIXELS)
     layer = shape.layer_parameters * 2 + 16384 * 2048
     left = [have - used for have, used in zip(free, found.used_bytes, strict=True)]
-    assert found.least_left_bytes == min(left)
     for giver in range(3):
         for taker in range(3):
             if giver != taker and layers_of(found)[giver]:

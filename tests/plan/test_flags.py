@@ -6,7 +6,7 @@ import pytest
 
 from tests.plan.shapes import config
 from vlfleet.engine.launch import EngineOptions
-from vlfleet.plan.flags import Flags, Sizes, capture_sizes, graph_count, read_flags, sizes, with_sizes
+from vlfleet.plan.flags import Flags, Sizes, capture_sizes, graph_count, read_flags, sizes
 from vlfleet.plan.releases import accounting
 from vlfleet.plan.shape import read_shape
 from vlfleet.plan.terms import GIB
@@ -40,8 +40,8 @@ def test_what_is_given_stays_and_what_is_not_follows() -> None:
     assert settle(max_num_batched_tokens=64).max_num_seqs == 64
     assert settle(max_model_len=16, max_num_seqs=4).max_num_batched_tokens == 64
     assert settle(max_num_batched_tokens=64, max_num_seqs=128) == Sizes(128_000, 128, 64), "vLLM refuses that itself"
-    given = with_sizes(Flags(), settle())
-    assert sizes(given, SHAPE, 200 * GIB, "", (0, 32, 0)) == settle()
+    given = settle()
+    assert sizes(Flags(**vars(given)), SHAPE, 200 * GIB, "", (0, 32, 0)) == given
 
 
 def test_flags_from_the_options_of_an_engine() -> None:

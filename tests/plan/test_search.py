@@ -233,7 +233,8 @@ def test_the_order_is_by_merit(model: str, gpu: str, count: int, workload: Workl
 def test_options_follow_from_the_demand(workload: Workload, replicas: int, host: int) -> None:
     inputs = ask("Qwen2.5-VL-7B", "8xH100", workload, host_memory_bytes=host << 30)
     wanted = needs(inputs)
-    most = workload.prompt_tokens + workload.output_tokens + workload.media * wanted.largest_tokens
+    largest = wanted.max_pixels // inputs.model.family.factor**2
+    most = workload.prompt_tokens + workload.output_tokens + workload.media * largest
     assert most <= wanted.max_model_len <= inputs.model.shape.max_position_embeddings
     assert 8 <= sequences(inputs, replicas) <= 1024
     assert sequences(inputs, replicas) >= min(1024, (workload.concurrency or 0) / replicas)

@@ -55,11 +55,6 @@ class GpuModel:
     sources: Mapping[str, str] = field(default_factory=dict)
     """By the name of the figure; "*" for all others."""
 
-    @property
-    def bf16_tflops(self) -> float:
-        """As FP16 from compute capability 8.0; 0 before, where vLLM refuses bfloat16."""
-        return self.fp16_tflops if self.capability >= (8, 0) else 0.0
-
     def source(self, figure: str) -> str:
         """Where a figure (the name of a field) comes from."""
         return self.sources.get(figure, self.sources.get("*", ""))

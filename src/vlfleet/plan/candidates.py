@@ -35,8 +35,6 @@ class Needs:
     request_tokens: int
     """Of the longest request: text, its pictures with the two markers around each, answer."""
     images: int
-    largest_tokens: int
-    """Visual tokens of the largest picture."""
     mean_tokens: float
     mean_request_tokens: float
     """Of prompt and answer together."""
@@ -66,7 +64,6 @@ def needs(inputs: Inputs) -> Needs:
         max_model_len=inputs.max_model_len or min(context, -(-asked // BLOCK_SIZE) * BLOCK_SIZE),
         request_tokens=asked,
         images=workload.media,
-        largest_tokens=largest,
         mean_tokens=mean,
         mean_request_tokens=workload.prompt_tokens + workload.media * mean + workload.output_tokens,
         pixel_bytes=mean * vision.patches_per_token * vision.patch_elements * _PIXEL_BYTES,

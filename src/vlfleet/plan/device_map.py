@@ -31,7 +31,6 @@ class DeviceMap:
     """Device of each module, by its name in transformers 5."""
     used_bytes: tuple[int, ...]
     """Of each GPU, with everything that is computed there at its peak."""
-    least_left_bytes: int
 
 
 def device_map(
@@ -61,7 +60,7 @@ def device_map(
     modules |= {f"model.language_model.layers.{number}": device for number, device in enumerate(devices)}
     modules["model.language_model.norm"] = last
     modules["lm_head"] = 0 if shape.tie_word_embeddings else last
-    return DeviceMap(modules, used, min(free - held for free, held in zip(free_bytes, used, strict=True)))
+    return DeviceMap(modules, used)
 
 
 def vision_bytes(shape: ModelShape, tokens: int, element_bytes: int = 2) -> int:

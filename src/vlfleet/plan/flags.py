@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from vlfleet.plan.shape import ModelShape
@@ -94,16 +94,6 @@ def sizes(flags: Flags, shape: ModelShape, gpu_total_bytes: int, gpu_name: str, 
     if flags.max_num_seqs is None:
         max_num_seqs = min(max_num_seqs, max_num_batched_tokens)
     return Sizes(max_model_len, max_num_seqs, max_num_batched_tokens)
-
-
-def with_sizes(flags: Flags, settled: Sizes) -> Flags:
-    """Flags that say what vLLM would settle on anyway."""
-    return replace(
-        flags,
-        max_model_len=settled.max_model_len,
-        max_num_seqs=settled.max_num_seqs,
-        max_num_batched_tokens=settled.max_num_batched_tokens,
-    )
 
 
 def capture_sizes(flags: Flags, settled: Sizes) -> tuple[int, ...]:
