@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from vlfleet.plan.host import host_memory
 from vlfleet.plan.plan import Inputs, Judged
 from vlfleet.plan.releases import accounting
-from vlfleet.plan.terms import GIB
+from vlfleet.plan.terms import GIB, total
 
 _MOST_HOST = 0.9
 """Of the host's memory, for the processes of all replicas."""
@@ -59,5 +59,5 @@ def host_bytes(chosen: Judged) -> int:
     if chosen.memory is None:
         return 0
     c = chosen.candidate
-    one = host_memory(c.flags, chosen.memory.sizes, 0, c.tensor_parallel_size, c.pipeline_parallel_size)
-    return c.replicas * one.bytes
+    one = host_memory(c.flags, chosen.memory.sizes, c.tensor_parallel_size, c.pipeline_parallel_size)
+    return c.replicas * total(one)

