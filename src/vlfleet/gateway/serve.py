@@ -8,13 +8,10 @@ import logging
 from aiohttp import web
 
 from vlfleet.errors import VlfleetError
-
-KEEPALIVE_SECONDS = 75.0
-HEADER_BYTES = 32 << 10
-"""One header (S10); vLLM before 0.10.1.1 died of larger ones (CVE-2025-48956)."""
+from vlfleet.gateway.connection import LIMITS, ConnectionLimits, Runner
 
 
-async def serve(app: web.Application, host: str, port: int) -> web.AppRunner:
+async def serve(app: web.Application, host: str, port: int, limits: ConnectionLimits = LIMITS) -> web.AppRunner:
     """Listens; `await runner.cleanup()` ends it, and cuts what is still in flight. Port 0 takes a free one, then in
     `runner.addresses`.
 
@@ -23,12 +20,16 @@ async def serve(app: web.Application, host: str, port: int) -> web.AppRunner:
     Raises:
         VlfleetError: the address is taken or not ours.
     """
-    runner = web.AppRunner(
+    runner = Runner(
         app,
+        limits,
         access_log=None,
         handler_cancellation=True,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        max_field_size=HEADER_BYTES,
+        keepalive_timeout=limits.idle_seconds,
+        max_line_size=limits.header_bytes,
+        max_field_size=limits.header_bytes,
+        max_headers=limits.headers,
+        auto_decompress=False,
         shutdown_timeout=1.0,
         logger=logging.getLogger("vlfleet.gateway.http"),
     )
