@@ -26,8 +26,8 @@ from tests.published import MODELS  # noqa: E402
 from vlfleet.engine.vllm import install  # noqa: E402
 from vlfleet.plan.oracle.ask import ask  # noqa: E402
 from vlfleet.plan.oracle.question import Answer, Device, Question, Verdict  # noqa: E402
-from vlfleet.plan.oracle.releases import Release, released  # noqa: E402
 from vlfleet.plan.oracle.table import BATCHED_TOKENS, FIELDS, FILE, NAME, mode_of, signature  # noqa: E402
+from vlfleet.plan.oracle.weight_formats import WeightFormat, stored_as  # noqa: E402
 
 MADE_FOR = Device(NAME, (9, 0), 150_754_820_096)
 """An H200; vLLM only says its name."""
@@ -39,7 +39,13 @@ QUICK = {"enforce_eager": True}
 """Changes none of the answers (all 668 were compared) and saves a third of the time."""
 KINDS = ("rows", "before", "old")
 OLD_MODEL = "Qwen2.5-VL-7B"
-RELEASES = (Release.BF16, Release.AWQ, Release.GPTQ_INT4, Release.FP8_BLOCK, Release.FP8_CHANNEL)
+FORMATS = (
+    WeightFormat.BF16,
+    WeightFormat.AWQ,
+    WeightFormat.GPTQ_INT4,
+    WeightFormat.FP8_BLOCK,
+    WeightFormat.FP8_CHANNEL,
+)
 TENSOR_PARALLEL = (1, 2, 4, 8)
 _VERSIONS = "import importlib.metadata as m; print(*(m.version(n) for n in ('vllm', 'torch', 'transformers')))"
 
@@ -61,10 +67,10 @@ def models() -> dict[str, dict[str, Any]]:
 def cases() -> Iterator[Case]:
     for name, config in models().items():
         experts = "moe" in config["model_type"]
-        for release in RELEASES:
-            if experts and release is Release.GPTQ_INT4:
+        for stored in FORMATS:
+            if experts and stored is WeightFormat.GPTQ_INT4:
                 continue  # nobody published one, and reading 36,000 names takes seconds a case
-            checkpoint = released(config, release)
+            checkpoint = stored_as(config, stored)
             for mode in ("weights", "data"):
                 for tensor_parallel in TENSOR_PARALLEL:
                     for spread in (False, True) if experts else (False,):
@@ -77,21 +83,21 @@ def cases() -> Iterator[Case]:
                             max_num_batched_tokens=BATCHED_TOKENS,
                             options=QUICK,
                         )
-                        yield Case(("rows", name, release, mode_of(question), str(tensor_parallel)), question)
+                        yield Case(("rows", name, stored, mode_of(question), str(tensor_parallel)), question)
 
 
 def old_cases() -> Iterator[Case]:
     for capability in OLD:
-        for release in RELEASES:
+        for stored in FORMATS:
             for dtype in ("bfloat16", "float16"):
-                config = released(models()[OLD_MODEL], release)
+                config = stored_as(models()[OLD_MODEL], stored)
                 question = Question(config, Device(NAME, capability, 16 << 30), dtype=dtype, options=QUICK)
-                yield Case(("old", "{}.{}".format(*capability), f"{release} {dtype}"), question)
+                yield Case(("old", "{}.{}".format(*capability), f"{stored} {dtype}"), question)
 
 
 def before_cases() -> Iterator[Case]:
     for case in cases():
-        if case.path[2] == Release.GPTQ_INT4:
+        if case.path[2] == WeightFormat.GPTQ_INT4:
             _, name, _, mode, tensor_parallel = case.path
             yield Case(("before", name, mode, tensor_parallel), replace(case.question, device=BEFORE_HOPPER))
 

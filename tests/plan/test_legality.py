@@ -13,7 +13,7 @@ from tests.published import MODELS
 from vlfleet.checkpoint.quantization import Format, Scheme, Strategy
 from vlfleet.families import KNOWN_FAMILIES
 from vlfleet.plan.legality import SIZES, Mode, Shape, Verdict, Version, padded, verdict, verdicts
-from vlfleet.plan.oracle import Device, Question, Release, released
+from vlfleet.plan.oracle import Device, Question, WeightFormat, stored_as
 from vlfleet.plan.oracle import Verdict as Answered
 from vlfleet.plan.oracle.table import lookup
 
@@ -90,38 +90,38 @@ def test_experts_in_fp8_blocks_load_since_0_32() -> None:
 
 
 SCHEMES = {
-    Release.BF16: None,
-    Release.AWQ: AWQ,
-    Release.GPTQ_INT4: GPTQ,
-    Release.W4A16: PACKED,
-    Release.FP8_BLOCK: FP8_BLOCK,
-    Release.FP8_CHANNEL: FP8_CHANNEL,
+    WeightFormat.BF16: None,
+    WeightFormat.AWQ: AWQ,
+    WeightFormat.GPTQ_INT4: GPTQ,
+    WeightFormat.W4A16: PACKED,
+    WeightFormat.FP8_BLOCK: FP8_BLOCK,
+    WeightFormat.FP8_CHANNEL: FP8_CHANNEL,
 }
 
 
 @pytest.mark.parametrize("version", ["0.26.0", "0.32.0"])
-@pytest.mark.parametrize("release", SCHEMES, ids=str)
-def test_vllm_itself_says_the_same(release: Release, version: str) -> None:
+@pytest.mark.parametrize("stored", SCHEMES, ids=str)
+def test_vllm_itself_says_the_same(stored: WeightFormat, version: str) -> None:
     """What its own model classes answered, kept in the oracle's table: every published model, both modes."""
     card = Device("NVIDIA H100 80GB HBM3", (9, 0), 80 << 30)
     vllm = (int(version.split(".")[0]), int(version.split(".")[1]))
     asked = 0
     modes: tuple[Mode, ...] = ("weights", "data")
     for model, mode, tp in product(MODELS.values(), modes, (1, 2, 4, 8)):
-        config = released(model.config, release)
+        config = stored_as(model.config, stored)
         answer = lookup(Question(config, card, tensor_parallel_size=tp, mm_encoder_tp_mode=mode), version)
         if answer is None or answer.verdict is Answered.UNKNOWN:
             continue
         asked += 1
-        found = verdict(shape_of(model.name), SCHEMES[release], tp, mode, vllm, capability=card.capability)
+        found = verdict(shape_of(model.name), SCHEMES[stored], tp, mode, vllm, capability=card.capability)
         if found.silent:
-            assert release is Release.GPTQ_INT4
+            assert stored is WeightFormat.GPTQ_INT4
             assert answer.verdict is Answered.STARTS, "Machete, which only Hopper has, does not look at groups"
             continue
         assert found.legal == (answer.verdict is Answered.STARTS), (model.name, mode, tp, found, answer.error)
         assert all(part.strip() in answer.error for part in found.error.split("…"))
         assert bool(found.error) == bool(answer.error)
-    assert asked >= 80 or release is Release.W4A16
+    assert asked >= 80 or stored is WeightFormat.W4A16
 
 
 INPUTS_14784 = "Weight input_size_per_partition = 14784 is not divisible by"

@@ -17,7 +17,7 @@ from vlfleet.plan.oracle import ask as asking
 from vlfleet.plan.oracle.ask import UnusableError, ask, read
 from vlfleet.plan.oracle.folder import folder_of
 from vlfleet.plan.oracle.question import Answer, Device, Question, RankBytes, Verdict
-from vlfleet.plan.oracle.releases import Release, released
+from vlfleet.plan.oracle.weight_formats import WeightFormat, stored_as
 
 H200 = Device("NVIDIA H200", (9, 0), 141 << 30)
 T4 = Device("Tesla T4", (7, 5), 15 << 30)
@@ -160,15 +160,15 @@ def test_folders_without_headers_get_those_that_vllm_looks_for(tmp_path: Path) -
     scratch = tmp_path / "scratch"
     plain = folder_of(CONFIG, scratch)
     assert [file.name for file in plain.iterdir()] == ["config.json"]
-    gptq = folder_of(released(CONFIG, Release.GPTQ_INT4), scratch)
+    gptq = folder_of(stored_as(CONFIG, WeightFormat.GPTQ_INT4), scratch)
     names = header(gptq)
     assert names["model.layers.27.mlp.down_proj.qweight"] == {"dtype": "I32", "shape": [0], "data_offsets": [0, 0]}
     assert names["visual.blocks.31.attn.qkv.weight"]["dtype"] == "F16"
     assert sum(entry["dtype"] == "I32" for entry in names.values()) == 28 * 7
-    assert folder_of(released(CONFIG, Release.GPTQ_INT4), scratch) == gptq
+    assert folder_of(stored_as(CONFIG, WeightFormat.GPTQ_INT4), scratch) == gptq
     bare = tmp_path / "bare"
     bare.mkdir()
-    (bare / "config.json").write_text(json.dumps(released(CONFIG, Release.GPTQ_INT4)))
+    (bare / "config.json").write_text(json.dumps(stored_as(CONFIG, WeightFormat.GPTQ_INT4)))
     assert folder_of(bare, scratch) == gptq
     (bare / "model.safetensors").touch()
     assert folder_of(bare, scratch) == bare

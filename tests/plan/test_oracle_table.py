@@ -17,7 +17,7 @@ from vlfleet.plan.oracle import ask as asking
 from vlfleet.plan.oracle import table
 from vlfleet.plan.oracle.prove import prove
 from vlfleet.plan.oracle.question import Answer, Device, Question, Verdict
-from vlfleet.plan.oracle.releases import Release, released
+from vlfleet.plan.oracle.weight_formats import WeightFormat, stored_as
 
 H200 = Device("NVIDIA H200", (9, 0), 150_754_820_096)
 RTX4090 = Device("NVIDIA GeForce RTX 4090", (8, 9), 24 << 30)
@@ -26,14 +26,14 @@ V100 = Device("Tesla V100-SXM2-32GB", (7, 0), 32 << 30)
 
 
 @cache
-def checkpoint(model: str, release: Release, inner: int | None = None) -> dict[str, Any]:
-    return released(MODELS[model].config | ({"intermediate_size": inner} if inner else {}), release)
+def checkpoint(model: str, stored: WeightFormat, inner: int | None = None) -> dict[str, Any]:
+    return stored_as(MODELS[model].config | ({"intermediate_size": inner} if inner else {}), stored)
 
 
 def about(
-    model: str, release: Release = Release.BF16, device: Device = H200, inner: int | None = None, **asked: Any
+    model: str, stored: WeightFormat = WeightFormat.BF16, device: Device = H200, inner: int | None = None, **asked: Any
 ) -> Question:
-    return Question(checkpoint(model, release, inner), device, **asked)
+    return Question(checkpoint(model, stored, inner), device, **asked)
 
 
 def looked_up(*arguments: Any, version: str = "0.32.0", **asked: Any) -> Answer:
@@ -46,12 +46,12 @@ def test_it_knows_every_model_release_and_way_of_splitting() -> None:
     for version in ("0.26.0", "0.32.0"):
         for model in MODELS:
             moe = "moe" in MODELS[model].model_type
-            for release in (Release.BF16, Release.AWQ, Release.FP8_BLOCK, Release.FP8_CHANNEL):
+            for stored in (WeightFormat.BF16, WeightFormat.AWQ, WeightFormat.FP8_BLOCK, WeightFormat.FP8_CHANNEL):
                 for mode in ("weights", "data"):
                     for ranks in (1, 2, 4, 8):
                         for spread in (False, True) if moe else (False,):
                             answer = looked_up(
-                                model, release, version=version, tensor_parallel_size=ranks, mm_encoder_tp_mode=mode,
+                                model, stored, version=version, tensor_parallel_size=ranks, mm_encoder_tp_mode=mode,
                                 enable_expert_parallel=spread,
                             )  # fmt: skip
                             assert answer.vllm_version == version
@@ -79,16 +79,16 @@ def test_one_gpu_holds_every_parameter() -> None:
         (3.9866, about("Qwen2.5-VL-7B", tensor_parallel_size=4)),
         (8.4756, about("Qwen2.5-VL-7B", tensor_parallel_size=2, mm_encoder_tp_mode="data")),
         (17.2198, about("Qwen2.5-VL-72B", tensor_parallel_size=8)),
-        (40.1739, about("Qwen2.5-VL-72B", Release.AWQ, inner=29696)),
-        (20.1511, about("Qwen2.5-VL-72B", Release.AWQ, inner=29696, tensor_parallel_size=2)),
-        (5.1340, about("Qwen2.5-VL-72B", Release.AWQ, inner=29696, tensor_parallel_size=8)),
-        (19.4071, about("Qwen2.5-VL-32B", Release.AWQ)),
-        (6.5710, about("Qwen2.5-VL-7B", Release.AWQ)),
-        (9.9259, about("Qwen3-VL-8B", Release.FP8_BLOCK)),
-        (30.10, about("Qwen3-VL-30B-A3B", Release.FP8_BLOCK)),
-        (15.10, about("Qwen3-VL-30B-A3B", Release.FP8_BLOCK, tensor_parallel_size=2)),
-        (7.60, about("Qwen3-VL-30B-A3B", Release.FP8_BLOCK, tensor_parallel_size=4)),
-        (27.88, about("Qwen3-VL-235B-A22B", Release.FP8_BLOCK, tensor_parallel_size=8)),
+        (40.1739, about("Qwen2.5-VL-72B", WeightFormat.AWQ, inner=29696)),
+        (20.1511, about("Qwen2.5-VL-72B", WeightFormat.AWQ, inner=29696, tensor_parallel_size=2)),
+        (5.1340, about("Qwen2.5-VL-72B", WeightFormat.AWQ, inner=29696, tensor_parallel_size=8)),
+        (19.4071, about("Qwen2.5-VL-32B", WeightFormat.AWQ)),
+        (6.5710, about("Qwen2.5-VL-7B", WeightFormat.AWQ)),
+        (9.9259, about("Qwen3-VL-8B", WeightFormat.FP8_BLOCK)),
+        (30.10, about("Qwen3-VL-30B-A3B", WeightFormat.FP8_BLOCK)),
+        (15.10, about("Qwen3-VL-30B-A3B", WeightFormat.FP8_BLOCK, tensor_parallel_size=2)),
+        (7.60, about("Qwen3-VL-30B-A3B", WeightFormat.FP8_BLOCK, tensor_parallel_size=4)),
+        (27.88, about("Qwen3-VL-235B-A22B", WeightFormat.FP8_BLOCK, tensor_parallel_size=8)),
     ],
 )
 def test_the_research_counted_the_same(gib: float, question: Question) -> None:
@@ -104,7 +104,7 @@ def test_scratch_is_as_wide_as_the_step() -> None:
     """Qwen3-VL keeps three visual features a token; the default width moves with the GPU's memory."""
 
     def scratch(device: Device, tokens: int | None = None) -> int:
-        return looked_up("Qwen3-VL-8B", Release.AWQ, device, max_num_batched_tokens=tokens).ranks[0].scratch
+        return looked_up("Qwen3-VL-8B", WeightFormat.AWQ, device, max_num_batched_tokens=tokens).ranks[0].scratch
 
     assert scratch(H200) == pytest.approx(3 * 8192 * 4096 * 2, rel=1e-4)
     assert scratch(RTX4090) == pytest.approx(3 * 2048 * 4096 * 2, rel=1e-4)
@@ -118,7 +118,7 @@ def test_errors_are_verbatim() -> None:
     empty = looked_up("Qwen2.5-VL-3B", tensor_parallel_size=8)
     assert (empty.error, empty.error_type, empty.where) == ("", "AssertionError", "model_executor/layers/linear.py:718")
     assert looked_up("Qwen2.5-VL-3B", tensor_parallel_size=8, mm_encoder_tp_mode="data").ok
-    experts = about("Qwen3-VL-30B-A3B", Release.FP8_BLOCK, tensor_parallel_size=4)
+    experts = about("Qwen3-VL-30B-A3B", WeightFormat.FP8_BLOCK, tensor_parallel_size=4)
     old, new = table.lookup(experts, "0.26.0"), table.lookup(experts, "0.32.0")
     assert old is not None
     assert new is not None
@@ -132,20 +132,20 @@ def test_errors_are_verbatim() -> None:
 
 
 def test_old_gpus_refuse_in_their_own_name() -> None:
-    said = looked_up("Qwen2.5-VL-32B", Release.BF16, T4, dtype="bfloat16").error
+    said = looked_up("Qwen2.5-VL-32B", WeightFormat.BF16, T4, dtype="bfloat16").error
     assert said == (
         "Bfloat16 is only supported on GPUs with compute capability of at least 8.0. Your Tesla T4 GPU has compute "
         "capability 7.5. You can use float16 instead by explicitly setting the `dtype` flag in CLI, for example: "
         "--dtype=half."
     )
-    assert looked_up("Qwen2.5-VL-7B", Release.AWQ, T4, dtype="half").ok
-    assert looked_up("Qwen2.5-VL-7B", Release.AWQ, T4).ok, "vLLM falls back to float16 by itself"
-    awq = looked_up("Qwen2.5-VL-7B", Release.AWQ, V100, dtype="float16").error
+    assert looked_up("Qwen2.5-VL-7B", WeightFormat.AWQ, T4, dtype="half").ok
+    assert looked_up("Qwen2.5-VL-7B", WeightFormat.AWQ, T4).ok, "vLLM falls back to float16 by itself"
+    awq = looked_up("Qwen2.5-VL-7B", WeightFormat.AWQ, V100, dtype="float16").error
     assert awq == (
         "The quantization method auto_awq is not supported for the current GPU. Minimum capability: 75. "
         "Current capability: 70."
     )
-    assert looked_up("Qwen2.5-VL-7B", Release.AWQ, RTX4090).ok
+    assert looked_up("Qwen2.5-VL-7B", WeightFormat.AWQ, RTX4090).ok
 
 
 def test_it_says_when_it_does_not_know() -> None:
@@ -155,7 +155,7 @@ def test_it_says_when_it_does_not_know() -> None:
         about("Qwen2.5-VL-7B", quantization="fp8"),
         about("Qwen2.5-VL-7B", options={"seed": 1}),
         about("Qwen2.5-VL-7B", env={"A": "1"}),
-        about("Qwen2.5-VL-7B", Release.W4A16),
+        about("Qwen2.5-VL-7B", WeightFormat.W4A16),
         about("Qwen2.5-VL-7B", inner=18945),
         about("Qwen2.5-VL-7B", dtype="float32"),
         Question({"model_type": "llama"}, H200),
@@ -166,13 +166,15 @@ def test_it_says_when_it_does_not_know() -> None:
 
 def test_whether_gptq_finds_a_kernel_depends_on_the_gpu() -> None:
     """Half a group of 128 inputs: Machete, which only Hopper has, takes it."""
-    gptq = about("Qwen2.5-VL-72B", Release.GPTQ_INT4, Device("NVIDIA A10", (8, 6), 24 << 30), tensor_parallel_size=2)
+    gptq = about(
+        "Qwen2.5-VL-72B", WeightFormat.GPTQ_INT4, Device("NVIDIA A10", (8, 6), 24 << 30), tensor_parallel_size=2
+    )
     told = table.lookup(gptq)
     assert told is not None
     assert "in_features per partition 14784 is not divisible by group_size = 128." in told.error
     assert "MacheteLinearKernel requires capability 90, current compute  capability is 86" in told.error
     assert table.lookup(replace(gptq, dtype="float16")) is None, "Exllama may take it"
-    assert not looked_up("Qwen2.5-VL-3B", Release.AWQ, RTX4090, tensor_parallel_size=4, dtype="float16").ok
+    assert not looked_up("Qwen2.5-VL-3B", WeightFormat.AWQ, RTX4090, tensor_parallel_size=4, dtype="float16").ok
     hopper = table.lookup(replace(gptq, device=H200))
     assert hopper is not None
     assert hopper.ok
@@ -189,8 +191,8 @@ def test_the_nearest_version_answers(asked: str, made: str) -> None:
 
 def test_releases_are_recognised_from_what_is_published() -> None:
     config = MODELS["Qwen3-VL-8B"].config
-    for release in Release:
-        assert table.release_of(released(config, release)) is release
+    for stored in WeightFormat:
+        assert table.weight_format_of(stored_as(config, stored)) is stored
     other: list[dict[str, Any]] = [
         {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True},
         {"quant_method": "awq", "bits": 4, "group_size": 64},
@@ -198,7 +200,7 @@ def test_releases_are_recognised_from_what_is_published() -> None:
         {"quant_method": "compressed-tensors", "config_groups": {}},
         {"quant_method": "bitsandbytes"},
     ]
-    assert [table.release_of({**config, "quantization_config": section}) for section in other] == [None] * 5
+    assert [table.weight_format_of({**config, "quantization_config": section}) for section in other] == [None] * 5
 
 
 @pytest.fixture

@@ -98,10 +98,10 @@ def test_padding_or_data_mode_is_proposed_where_it_makes_a_size_legal() -> None:
 
 def test_first_awq_upload_of_the_72b_is_told_to_pad() -> None:
     from vlfleet.plan.model import of_config
-    from vlfleet.plan.oracle.releases import Release
+    from vlfleet.plan.oracle.weight_formats import WeightFormat
     from vlfleet.plan.published import config_of
 
-    config = {**config_of("Qwen2.5-VL-72B", Release.AWQ), "intermediate_size": 29568}
+    config = {**config_of("Qwen2.5-VL-72B", WeightFormat.AWQ), "intermediate_size": 29568}
     plan = search(ask(of_config("first", config, "a test"), "2xH100"))
     two = next(judged for judged in plan.refused if judged.candidate.tensor_parallel_size == 2)
     assert two.refusal is not None

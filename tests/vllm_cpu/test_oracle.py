@@ -13,7 +13,7 @@ import pytest
 from tests.published import MODELS
 from tests.vllm_cpu.fleet import ROOT, VLLM
 from vlfleet import demo
-from vlfleet.plan.oracle import Answer, Device, Question, Release, Verdict, prove, released
+from vlfleet.plan.oracle import Answer, Device, Question, Verdict, WeightFormat, prove, stored_as
 from vlfleet.plan.oracle.table import lookup
 from vlfleet.plan.shape import read_shape
 from vlfleet.plan.weights import ranks, weights
@@ -24,18 +24,18 @@ T4 = Device("Tesla T4", (7, 5), 15 << 30)
 V100 = Device("Tesla V100-SXM2-32GB", (7, 0), 32 << 30)
 
 
-def about(model: str, release: Release = Release.BF16, device: Device = RTX4090, **asked: Any) -> Question:
+def about(model: str, stored: WeightFormat = WeightFormat.BF16, device: Device = RTX4090, **asked: Any) -> Question:
     config = MODELS[model].config | ({"intermediate_size": asked.pop("inner")} if "inner" in asked else {})
-    return Question(released(config, release), device, **asked)
+    return Question(stored_as(config, stored), device, **asked)
 
 
 SIZES = {
     "7B": (about("Qwen2.5-VL-7B"), 15.5680),
     "7B TP2 data": (about("Qwen2.5-VL-7B", tensor_parallel_size=2, mm_encoder_tp_mode="data"), 8.4756),
     "72B TP8": (about("Qwen2.5-VL-72B", tensor_parallel_size=8), 17.2198),
-    "72B AWQ, padded, TP2": (about("Qwen2.5-VL-72B", Release.AWQ, inner=29696, tensor_parallel_size=2), 20.1511),
-    "8B FP8": (about("Qwen3-VL-8B", Release.FP8_BLOCK), 9.9259),
-    "30B-A3B FP8 TP2": (about("Qwen3-VL-30B-A3B", Release.FP8_BLOCK, tensor_parallel_size=2), 15.10),
+    "72B AWQ, padded, TP2": (about("Qwen2.5-VL-72B", WeightFormat.AWQ, inner=29696, tensor_parallel_size=2), 20.1511),
+    "8B FP8": (about("Qwen3-VL-8B", WeightFormat.FP8_BLOCK), 9.9259),
+    "30B-A3B FP8 TP2": (about("Qwen3-VL-30B-A3B", WeightFormat.FP8_BLOCK, tensor_parallel_size=2), 15.10),
 }
 """GiB of the first GPU, from research/planner.md 3.3: another program, the same vLLM."""
 REFUSALS = {
@@ -47,12 +47,12 @@ REFUSALS = {
     "C3": (about("Qwen2.5-VL-7B", tensor_parallel_size=7), "16 is not divisible by 7"),
     "C4": (about("Qwen2.5-VL-3B", tensor_parallel_size=8), ""),
     "C5": (
-        about("Qwen2.5-VL-3B", Release.AWQ, tensor_parallel_size=4, dtype="float16"),
+        about("Qwen2.5-VL-3B", WeightFormat.AWQ, tensor_parallel_size=4, dtype="float16"),
         "The input size is not aligned with the quantized weight shape. "
         "This can be caused by too large tensor parallel size.",
     ),
     "C9": (
-        about("Qwen3-VL-4B", Release.FP8_BLOCK, tensor_parallel_size=8),
+        about("Qwen3-VL-4B", WeightFormat.FP8_BLOCK, tensor_parallel_size=8),
         "Weight input_size_per_partition = 1216 is not divisible by weight quantization block_k = 128.",
     ),
     "C11": (
@@ -62,13 +62,13 @@ REFUSALS = {
         "--dtype=half.",
     ),
     "C12": (
-        about("Qwen2.5-VL-7B", Release.AWQ, V100, dtype="float16"),
+        about("Qwen2.5-VL-7B", WeightFormat.AWQ, V100, dtype="float16"),
         "The quantization method auto_awq is not supported for the current GPU. Minimum capability: 75. "
         "Current capability: 70.",
     ),
 }
 OTHERS = {
-    "C6": about("Qwen2.5-VL-72B", Release.GPTQ_INT4, tensor_parallel_size=2),
+    "C6": about("Qwen2.5-VL-72B", WeightFormat.GPTQ_INT4, tensor_parallel_size=2),
     "C16": about("Qwen2.5-VL-7B", max_model_len=200_000),
     "stages": about(
         "Qwen2-VL-7B", pipeline_parallel_size=2, env={"VLLM_PP_LAYER_PARTITION": "10,18"}, tensor_parallel_size=2

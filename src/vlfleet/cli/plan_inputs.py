@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vlfleet.hardware.machine import Link, Machine
     from vlfleet.plan.demand import Workload
     from vlfleet.plan.plan import Inputs
+    from vlfleet.plan.releases import Release
     from vlfleet.plan.search import Layout
 
 T = TypeVar("T")
@@ -131,7 +132,7 @@ def workload_of(preset: str | None, options: dict[str, Any]) -> Workload:
     return demand.demand(preset, **told)
 
 
-def release_of(text: str | None) -> tuple[int, int, int]:
+def release_of(text: str | None) -> Release:
     """The vLLM to plan for: as told ("0.26"), else the installed one, else the one that was measured.
 
     Raises:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vlfleet.plan.demand import Workload
     from vlfleet.plan.model import Model
     from vlfleet.plan.plan import Inputs
+    from vlfleet.plan.releases import Release
 
 _OFFERED_SHARE = 0.5
 """Of a GPU's memory that must be free, unless less is asked for: as `vlfleet plan` has it."""
@@ -96,7 +97,7 @@ def _machine(engine: VllmEngine, given: Mapping[str, Any]) -> Machine | None:
     return replace(machine, gpus=free) if free else None
 
 
-def _kinds(machine: Machine, release: tuple[int, int, int]) -> dict[int, Kind]:
+def _kinds(machine: Machine, release: Release) -> dict[int, Kind]:
     from vlfleet.hardware.catalogue import find_model
     from vlfleet.plan import memory_calibration, speed_coefficients
     from vlfleet.plan.choose import Kind

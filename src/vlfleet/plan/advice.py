@@ -11,7 +11,7 @@ from vlfleet.plan.candidates import batched_tokens, filled, layouts, needs
 from vlfleet.plan.judge import Bench, gpu_refusal, legal
 from vlfleet.plan.limits import tight
 from vlfleet.plan.model import of_config
-from vlfleet.plan.oracle.releases import Release, released
+from vlfleet.plan.oracle.weight_formats import WeightFormat, stored_as
 from vlfleet.plan.plan import Candidate, Inputs, Judged
 
 CHANGES = 3
@@ -68,7 +68,7 @@ def in_int4(inputs: Inputs) -> Change | None:
     config = {**config, "text_config": text} if "text_config" in config else text
     name = f"{inputs.model.name}-AWQ"
     try:
-        model = of_config(name, released(config, Release.AWQ), "its int4 release")
+        model = of_config(name, stored_as(config, WeightFormat.AWQ), "its int4 release")
     except VlfleetError:
         return None
     what = "an int4 checkpoint (its AWQ release, or `vlfleet checkpoint quantise SRC DST --scheme awq`)"

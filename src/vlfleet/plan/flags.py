@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from vlfleet.plan.releases import Release
 from vlfleet.plan.shape import ModelShape
 from vlfleet.plan.terms import GIB
 
-Release = tuple[int, int, int]
 GPU_MEMORY_UTILIZATION = 0.92
 """config/cache.py, 0.20.2 to 0.33.0."""
 MM_PROCESSOR_CACHE_GB = 4.0

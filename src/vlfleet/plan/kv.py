@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vlfleet.plan.releases import Release
 from vlfleet.plan.shape import ModelShape
 from vlfleet.plan.split import kv_heads_per_rank
 from vlfleet.plan.terms import gib
@@ -16,7 +17,6 @@ from vlfleet.plan.terms import gib
 BLOCK_SIZE = 16
 """Tokens of a block on CUDA (config/cache.py)."""
 _NARROW = ("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "int8")
-Release = tuple[int, int, int]
 
 
 @dataclass(frozen=True)

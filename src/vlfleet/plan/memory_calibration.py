@@ -11,9 +11,9 @@ from typing import Any
 from vlfleet.errors import VlfleetError
 from vlfleet.hardware.catalogue import key_of
 from vlfleet.home import home
+from vlfleet.plan.releases import Release
 from vlfleet.plan.terms import MIB
 
-Release = tuple[int, int, int]
 _H200 = "fitted to two starts of vLLM 0.26.0 with Qwen2.5-VL-7B on one H200 (tests/doctor/healthy/*tp1.log, *serve.log)"
 
 

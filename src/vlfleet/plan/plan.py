@@ -13,11 +13,11 @@ from vlfleet.plan.flags import Flags
 from vlfleet.plan.memory import Device, MemoryPlan
 from vlfleet.plan.memory_calibration import Calibration
 from vlfleet.plan.model import Model
+from vlfleet.plan.releases import Release
 from vlfleet.plan.speed import Speed
 from vlfleet.plan.speed_coefficients import Coefficients
 from vlfleet.plan.terms import GIB
 
-Release = tuple[int, int, int]
 Goal = Literal["throughput", "latency", "memory"]
 Quantise = Literal["auto", "none", "fp8", "any"]
 """--quantization of the search: as the checkpoint is unless only fp8 fits, as it is, fp8 as it loads, or the faster."""

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from vlfleet.errors import ExitCode, VlfleetError
-from vlfleet.plan.oracle.releases import Release, released
+from vlfleet.plan.oracle.weight_formats import WeightFormat, stored_as
 
 Row = tuple[int, int, int, int, int, int, bool, int]
 """Layers, hidden size, heads, key-value heads, intermediate size, vocabulary, tied embeddings, vision MLP."""
@@ -33,15 +33,15 @@ MODELS: dict[str, Row] = {
 """By the name on the hub without "-Instruct"; the intermediate size of a MoE model is that of one expert."""
 PADDED_72B = 29696
 _SUFFIXES = {
-    "AWQ": ("Qwen", Release.AWQ),
-    "GPTQ-Int4": ("Qwen", Release.GPTQ_INT4),
-    "GPTQ-Int8": ("Qwen", Release.GPTQ_INT8),
-    "FP8": ("Qwen", Release.FP8_BLOCK),
-    "FP8-dynamic": ("RedHatAI", Release.FP8_CHANNEL),
-    "quantized.w4a16": ("RedHatAI", Release.W4A16),
+    "AWQ": ("Qwen", WeightFormat.AWQ),
+    "GPTQ-Int4": ("Qwen", WeightFormat.GPTQ_INT4),
+    "GPTQ-Int8": ("Qwen", WeightFormat.GPTQ_INT8),
+    "FP8": ("Qwen", WeightFormat.FP8_BLOCK),
+    "FP8-dynamic": ("RedHatAI", WeightFormat.FP8_CHANNEL),
+    "quantized.w4a16": ("RedHatAI", WeightFormat.W4A16),
 }
 """How a release's name ends, and who published it."""
-_PADDED = (Release.AWQ, Release.GPTQ_INT4, Release.GPTQ_INT8)
+_PADDED = (WeightFormat.AWQ, WeightFormat.GPTQ_INT4, WeightFormat.GPTQ_INT8)
 
 
 def find(name: str) -> tuple[str, dict[str, Any]]:
@@ -58,19 +58,19 @@ def find(name: str) -> tuple[str, dict[str, Any]]:
         rest = rest.removeprefix("instruct")
         if not rest:
             return f"Qwen/{model}-Instruct", config_of(model)
-        for suffix, (owner, release) in _SUFFIXES.items():
+        for suffix, (owner, stored) in _SUFFIXES.items():
             if rest == _plain(suffix):
-                return f"{owner}/{model}-Instruct-{suffix}", config_of(model, release)
+                return f"{owner}/{model}-Instruct-{suffix}", config_of(model, stored)
     near = difflib.get_close_matches(plain, {_plain(model): model for model in MODELS}, n=2, cutoff=0.6)
     names = [model for model in MODELS if _plain(model) in near] or list(MODELS)[4:6]
     remedy = f"nearest: {', '.join(names)}; else give a checkpoint folder or a config.json"
     raise VlfleetError(f"{name} is no folder, no file, and no published Qwen-VL model", remedy, ExitCode.USAGE)
 
 
-def config_of(model: str, release: Release = Release.BF16) -> dict[str, Any]:
-    """config.json of this release of a model named in `MODELS`."""
+def config_of(model: str, stored: WeightFormat = WeightFormat.BF16) -> dict[str, Any]:
+    """config.json in this format of a model named in `MODELS`."""
     layers, hidden, heads, kv_heads, inner, vocabulary, tied, vision_mlp = MODELS[model]
-    if model.endswith("72B") and release in _PADDED:
+    if model.endswith("72B") and stored in _PADDED:
         inner = PADDED_72B
     text = {
         "hidden_size": hidden,
@@ -82,7 +82,7 @@ def config_of(model: str, release: Release = Release.BF16) -> dict[str, Any]:
     }
     qwen3 = model.startswith("Qwen3")
     build = _qwen3 if qwen3 else _qwen2_5 if model.startswith("Qwen2.5") else _qwen2
-    return released(build(text, tied, vision_mlp), release)
+    return stored_as(build(text, tied, vision_mlp), stored)
 
 
 def _plain(name: str) -> str:

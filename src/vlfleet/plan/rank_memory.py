@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from vlfleet.plan import activation, kv, overheads, vision
 from vlfleet.plan.flags import Flags, Sizes
 from vlfleet.plan.memory_calibration import Calibration
-from vlfleet.plan.releases import Accounting
+from vlfleet.plan.releases import Accounting, Release
 from vlfleet.plan.shape import ModelShape
 from vlfleet.plan.tensors import Rank
 from vlfleet.plan.terms import Term, total
 from vlfleet.plan.weights import Weights, weight_terms, weights
-
-Release = tuple[int, int, int]
 
 
 @dataclass(frozen=True)

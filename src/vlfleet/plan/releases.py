@@ -6,9 +6,18 @@ utils/mem_utils.py, config/vllm.py, engine/arg_utils.py); 0.21 is taken to be as
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 Release = tuple[int, int, int]
+"""Of vLLM, as (0, 26, 0)."""
+
+
+def parse_release(version: str) -> Release:
+    """Of "0.26.0" or "0.32.0+cpu"; a development version counts as the release that it leads to."""
+    numbers = [int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3]]
+    major, minor, patch = (*numbers, 0, 0, 0)[:3]
+    return major, minor, patch
 
 
 @dataclass(frozen=True)

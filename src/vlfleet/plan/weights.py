@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from vlfleet.plan.allocator import LOADING_SPLIT_LIMIT, Temporary, allocate
-from vlfleet.plan.releases import accounting
+from vlfleet.plan.releases import Release, accounting
 from vlfleet.plan.shape import ModelShape
 from vlfleet.plan.split import pipeline_layers
 from vlfleet.plan.tensors import TEMPORARY, Rank, tensors
 from vlfleet.plan.terms import Term
-
-Release = tuple[int, int, int]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlfleet.errors import ExitCode, VlfleetError
+from vlfleet.plan.releases import Release, parse_release
 
 WHERE = "VLFLEET_VLLM"
 """Environment variable: a virtual environment, its python, or its `vllm`; for a vLLM that is not on PATH."""
@@ -29,11 +30,9 @@ class Install:
     """As its distribution says: "0.26.0", "0.32.0+cpu"."""
 
     @property
-    def release(self) -> tuple[int, int, int]:
+    def release(self) -> Release:
         """(0, 26, 0); a development version counts as the release that it leads to."""
-        numbers = [int(number) for number in re.findall(r"\d+", self.version.partition("+")[0])[:3]]
-        major, minor, patch = (*numbers, 0, 0, 0)[:3]
-        return major, minor, patch
+        return parse_release(self.version)
 
     @property
     def cpu(self) -> bool:

@@ -5,7 +5,7 @@ Read in the wheels 0.20.2 and 0.22.1 to 0.33; 0.21 is taken to be as 0.20.2.
 
 from __future__ import annotations
 
-Release = tuple[int, int, int]
+from vlfleet.plan.releases import Release
 
 FIRST: Release = (0, 20, 0)
 """Older ones have another engine, other flags and other log lines."""
@@ -18,7 +18,7 @@ EXPOSED: Release = (0, 22, 0)
 
 
 def leaves_encoder_out(release: Release) -> bool:
-    """Whether the V2 model runner measures its memory without a picture: the KV cache takes what the vision tower needs.
+    """Whether runner V2 measures its memory without a picture, so that the KV cache takes what the vision tower needs.
 
     v1/worker/gpu/model_runner.py of 0.25.1 and 0.26.0; vLLM PR #48469; 0.27.0 profiles the tower again.
     """

@@ -2,6 +2,6 @@
 
 from vlfleet.plan.oracle.prove import prove
 from vlfleet.plan.oracle.question import Answer, Device, Question, RankBytes, Verdict
-from vlfleet.plan.oracle.releases import Release, released
+from vlfleet.plan.oracle.weight_formats import WeightFormat, stored_as
 
-__all__ = ["Answer", "Device", "Question", "RankBytes", "Release", "Verdict", "prove", "released"]
+__all__ = ["Answer", "Device", "Question", "RankBytes", "Verdict", "WeightFormat", "prove", "stored_as"]

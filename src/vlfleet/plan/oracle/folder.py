@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlfleet.plan.oracle.releases import headers
+from vlfleet.plan.oracle.weight_formats import headers
 
 
 def folder_of(model: Path | Mapping[str, Any], scratch: Path) -> Path:

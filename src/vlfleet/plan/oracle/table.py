@@ -1,6 +1,6 @@
 """The oracle's answers for the published models, made beforehand: what is said where no vLLM is installed.
 
-`table.json` is written by scripts/oracle_table.py: for each version of vLLM, model, release, vision mode and
+`table.json` is written by scripts/oracle_table.py: for each version of vLLM, model, weight format, vision mode and
 tensor-parallel size, the seven numbers of `RankBytes` or the index of an error. It was asked for one GPU, an H200;
 bytes are the same on every GPU that is not refused. What other GPUs refuse stands apart: GPTQ before Hopper, whose
 kernels want whole groups, and everything that Turing and Volta do not take.
@@ -19,7 +19,8 @@ from typing import Any
 from vlfleet.errors import VlfleetError
 from vlfleet.plan.flags import Flags, sizes
 from vlfleet.plan.oracle.question import Answer, Device, Question, RankBytes, Verdict
-from vlfleet.plan.oracle.releases import Release
+from vlfleet.plan.oracle.weight_formats import WeightFormat
+from vlfleet.plan.releases import parse_release
 from vlfleet.plan.shape import read_shape
 
 FILE = Path(__file__).with_name("table.json")
@@ -43,7 +44,7 @@ _SIXTEEN_BITS = {"bfloat16": "bfloat16", "float16": "float16", "half": "float16"
 def lookup(question: Question, version: str = "") -> Answer | None:
     """The table's answer for this version of vLLM (the newest, if empty), else for the newest before it.
 
-    None when the table does not have it: another model, another release, pipeline stages, arguments of one's own.
+    None when the table does not have it: another model, another weight format, pipeline stages, arguments of one's own.
     """
     try:
         return _lookup(question, version)
@@ -58,29 +59,31 @@ def _lookup(question: Question, version: str) -> Answer | None:
         config = json.loads((config / "config.json").read_text(encoding="utf-8"))
     if question.pipeline_parallel_size != 1 or question.quantization or question.options or question.env:
         return None
-    release = release_of(config)
-    if release is None:
+    stored = weight_format_of(config)
+    if stored is None:
         return None
     made = nearest(version, table["made"])
     dtype = _SIXTEEN_BITS[question.dtype if question.dtype != "auto" else dtype_of(config)]
     if question.dtype == "auto" and device.capability < (8, 0):
         dtype = "float16"  # vLLM's own fall-back
-    if (said := _for_old(table, made, release, dtype, question)) is not None:
+    if (said := _for_old(table, made, stored, dtype, question)) is not None:
         return _refusal(table, made, said, device)
     name, mode, ranks = _model(table, config), mode_of(question), str(question.tensor_parallel_size)
-    row = table["rows"][made][name][release][mode][ranks]
-    if release is Release.GPTQ_INT4 and device.capability[0] != HOPPER:
+    row = table["rows"][made][name][stored][mode][ranks]
+    if stored is WeightFormat.GPTQ_INT4 and device.capability[0] != HOPPER:
         before = table["before"][made][name][mode][ranks]
         if device.capability[0] > HOPPER and isinstance(row, list) and before is not None:
             return None
         row = row if before is None else before
     if isinstance(row, list):
         rank = RankBytes(**dict(zip(FIELDS, row, strict=True)))
-        wide = sizes(_flags(question), read_shape(config), device.memory_bytes, device.name, _numbers(made))
+        wide = sizes(_flags(question), read_shape(config), device.memory_bytes, device.name, parse_release(made))
         scratch = rank.scratch * wide.max_num_batched_tokens // BATCHED_TOKENS
         return Answer(Verdict.STARTS, f"table of vLLM {made}", made, (replace(rank, scratch=scratch),))
     # Of GPTQ's kernels, the one for float16 takes what those for bfloat16 do not.
-    return None if release is Release.GPTQ_INT4 and dtype != dtype_of(config) else _refusal(table, made, row, device)
+    if stored is WeightFormat.GPTQ_INT4 and dtype != dtype_of(config):
+        return None
+    return _refusal(table, made, row, device)
 
 
 @cache
@@ -91,8 +94,8 @@ def load() -> dict[str, Any]:
 
 def nearest(version: str, made: Mapping[str, Any]) -> str:
     """The newest version of the table that is not newer than `version`, else the oldest; "" asks for the newest."""
-    known = sorted(made, key=_numbers)
-    before = [each for each in known if not version or _numbers(each) <= _numbers(version)]
+    known = sorted(made, key=parse_release)
+    before = [each for each in known if not version or parse_release(each) <= parse_release(version)]
     return (before or known[:1])[-1]
 
 
@@ -123,24 +126,24 @@ def dtype_of(config: Mapping[str, Any]) -> str:
     return str(found)
 
 
-def release_of(config: Mapping[str, Any]) -> Release | None:
-    """The release that this config.json is of; None where its quantisation is another."""
+def weight_format_of(config: Mapping[str, Any]) -> WeightFormat | None:
+    """How the weights of this config.json are stored; None where it is another way."""
     section = config.get("quantization_config")
     if not section:
-        return Release.BF16
+        return WeightFormat.BF16
     method, group = section.get("quant_method"), section.get("group_size")
     if method == "awq" and section.get("bits") == 4 and group == 128:
-        return Release.AWQ
+        return WeightFormat.AWQ
     if method == "gptq" and group == 128 and not section.get("desc_act"):
-        return {4: Release.GPTQ_INT4, 8: Release.GPTQ_INT8}.get(section.get("bits"))
+        return {4: WeightFormat.GPTQ_INT4, 8: WeightFormat.GPTQ_INT8}.get(section.get("bits"))
     if method == "fp8" and section.get("weight_block_size") == [128, 128]:
-        return Release.FP8_BLOCK
+        return WeightFormat.FP8_BLOCK
     groups = list((section.get("config_groups") or {}).values())
     weights = groups[0]["weights"] if method == "compressed-tensors" and len(groups) == 1 else {}
     strategy = (weights.get("num_bits"), weights.get("type"), weights.get("strategy"), weights.get("symmetric"))
     if strategy == (8, "float", "channel", True):
-        return Release.FP8_CHANNEL
-    return Release.W4A16 if strategy == (4, "int", "group", True) and weights.get("group_size") == 128 else None
+        return WeightFormat.FP8_CHANNEL
+    return WeightFormat.W4A16 if strategy == (4, "int", "group", True) and weights.get("group_size") == 128 else None
 
 
 def _flags(question: Question) -> Flags:
@@ -160,14 +163,14 @@ def _model(table: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     raise KeyError(wanted[0])
 
 
-def _for_old(table: Mapping[str, Any], made: str, release: Release, dtype: str, question: Question) -> int | None:
+def _for_old(table: Mapping[str, Any], made: str, stored: WeightFormat, dtype: str, question: Question) -> int | None:
     """The index of the error with which a GPU older than the table's refuses whatever the shape; None: it does not."""
     capability = question.device.capability
     if capability >= (8, 0):
         return None
     known: Sequence[str] = sorted(table["old"][made])
     at_most = [each for each in known if tuple(map(int, each.split("."))) <= capability]
-    found = table["old"][made][(at_most or known[:1])[-1]][f"{release} {dtype}"]
+    found = table["old"][made][(at_most or known[:1])[-1]][f"{stored} {dtype}"]
     return None if found is None else int(found)
 
 
@@ -184,9 +187,3 @@ def _refusal(table: Mapping[str, Any], made: str, index: int, device: Device) ->
         stage=stage,
         where=where,
     )
-
-
-def _numbers(version: str) -> tuple[int, int, int]:
-    numbers = [int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3]]
-    major, minor, patch = (*numbers, 0, 0, 0)[:3]
-    return major, minor, patch
