@@ -26,6 +26,8 @@ class Limits:
     first_byte_seconds: float | None = None
     """Until a replica's first byte. None: on a busy fleet a long video may rightly wait for minutes, and a replica that
     hangs is found by its progress, not by one slow request."""
+    answer_bytes: int = 64 << 20
+    """Of an answer in one piece, which is held in memory; eight answers of 32 Ki tokens without logprobs are 1 MiB."""
     write_stall_seconds: float = 30.0
     """For a client that does not read."""
 

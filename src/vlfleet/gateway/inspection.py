@@ -23,6 +23,8 @@ CHARACTERS_PER_TOKEN = 4
 DEFAULT_ANSWER_TOKENS = 256
 LONGEST_ANSWER_TOKENS = 1024
 """`max_tokens` counts as work up to here: clients set 32768 out of habit and get answers of a few hundred."""
+LONGEST_CONTEXT_TOKENS = 1 << 20
+"""Of any Qwen-VL: 256 Ki, and 1 Mi with YaRN (the model card of Qwen3-VL)."""
 MAX_CHOICES = 8
 """`n` multiplies the memory of a request (CVE-2026-34756)."""
 
@@ -44,6 +46,8 @@ class Ask:
     pictures: int = 0
     work: float = 0.0
     """Predicted tokens: of the text, of the pictures, and of the answer."""
+    most_events: int = LONGEST_CONTEXT_TOKENS
+    """Of its stream. An engine that goes on after that does not know how to stop."""
     media: tuple[Found, ...] = ()
     """Those that have a name, in their order."""
     features: Features = field(default=Features(0, 0))
@@ -72,6 +76,7 @@ def inspect(body: bytes | bytearray, served_model_name: str, media: Media, *, ch
         stream=bool(request.get("stream")),
         pictures=media.pictures,
         work=characters / CHARACTERS_PER_TOKEN + media.tokens + answer,
+        most_events=most_events(request),
         media=tuple(media.found.values()),
         features=features(parts, answer, salt=(media.tenant, request.get("cache_salt") or ""), session=session),
     )
@@ -133,7 +138,18 @@ def check_prompt(prompt: Any) -> None:
 
 def answer_tokens(request: Json) -> int:
     """Tokens that the answer is taken to have."""
-    limit: Any = request.get("max_completion_tokens") or request.get("max_tokens")
-    known = isinstance(limit, int) and limit > 0
-    tokens: int = min(limit, LONGEST_ANSWER_TOKENS) if known else DEFAULT_ANSWER_TOKENS
+    limit = token_limit(request)
+    tokens = min(limit, LONGEST_ANSWER_TOKENS) if limit else DEFAULT_ANSWER_TOKENS
     return tokens * max(1, request.get("n") or 1)
+
+
+def most_events(request: Json) -> int:
+    """Twice the tokens of every choice and some more: vLLM sends one event a token at most, one before and two after."""
+    tokens = min(token_limit(request) or LONGEST_CONTEXT_TOKENS, LONGEST_CONTEXT_TOKENS)
+    return (2 * tokens + 64) * max(1, request.get("n") or 1)
+
+
+def token_limit(request: Json) -> int:
+    """Of one choice, as the client said; 0 when it did not."""
+    limit: Any = request.get("max_completion_tokens") or request.get("max_tokens")
+    return limit if isinstance(limit, int) and limit > 0 else 0

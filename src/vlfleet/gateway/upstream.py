@@ -232,7 +232,7 @@ def told_tokens(body: bytes) -> int:
 
 async def pass_whole(exchange: Exchange, replica: Replica, upstream: aiohttp.ClientResponse) -> web.Response:
     """An answer in one piece. It is read to its end first, so an engine that dies over it leaves room for a retry."""
-    body = await upstream.read()
+    body = await read_answer(exchange, replica, upstream)
     status, content_type = upstream.status, upstream.headers.get("Content-Type", "")
     if status == 200:
         replica.progress_at = time.monotonic()
@@ -254,6 +254,21 @@ async def pass_whole(exchange: Exchange, replica: Replica, upstream: aiohttp.Cli
     replica.served += status == 200
     exchange.code = status
     return web.Response(status=status, body=body, headers=reply_headers(exchange, replica, content_type))
+
+
+async def read_answer(exchange: Exchange, replica: Replica, upstream: aiohttp.ClientResponse) -> bytes:
+    """The whole body of an engine's answer.
+
+    Raises:
+        ApiError: it does not end. Nobody else is asked: the next engine may not know how to stop either.
+    """
+    body, most = bytearray(), exchange.gateway.limits.answer_bytes
+    while chunk := await upstream.content.readany():
+        body += chunk
+        if len(body) > most:
+            message = f"{replica.name} answered more than {most >> 20} MiB; set max_tokens, or ask for a stream"
+            raise ApiError(502, "endless_answer", message)
+    return bytes(body)
 
 
 def engine_message(body: bytes) -> str:
@@ -320,6 +335,8 @@ async def pass_rest(
 ) -> str:
     """Passes events on until the stream ends; says what went wrong, or nothing."""
     while True:
+        if exchange.visit and exchange.visit.tokens > exchange.ask.most_events:
+            return f"did not stop after {exchange.ask.most_events} events"
         try:
             data = await next_events(replica, upstream, events)
         except (aiohttp.ClientError, ConnectionError):
