@@ -13,7 +13,8 @@ from vlfleet.plan.simulate_engine import EngineState
 from vlfleet.plan.simulate_host import Host, Preparation
 from vlfleet.plan.simulate_requests import Request
 from vlfleet.plan.simulate_step import Step
-from vlfleet.plan.speed import API_SERVER, GIB, GPU, PREPROCESSING, TRANSFER, Setup
+from vlfleet.plan.speed import API_SERVER, GPU, PREPROCESSING, TRANSFER, Setup
+from vlfleet.plan.terms import GIB
 
 IN_FLIGHT = 2
 """Steps that are decided before the first of them is done: vLLM's asynchronous scheduling, its default."""

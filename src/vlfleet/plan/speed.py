@@ -21,7 +21,6 @@ GPU = "GPU"
 API_SERVER = "API server"
 PREPROCESSING = "preprocessing"
 TRANSFER = "pixels to the engine"
-GIB = 1 << 30
 _NO_TIME_LEFT = 0.9
 """Share of the time; what waits then is ten times what is served."""
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from vlfleet.plan.demand import Picture, Workload
 from vlfleet.plan.simulate_caches import BLOCK_TOKENS
 from vlfleet.plan.simulate_host import picture_cost
-from vlfleet.plan.speed import GIB, Setup
+from vlfleet.plan.speed import Setup
 from vlfleet.plan.speed_coefficients import Coefficients
 from vlfleet.plan.speed_hits import Hits, hit_rate
 from vlfleet.plan.speed_work import Work
+from vlfleet.plan.terms import GIB
 
 
 @dataclass(frozen=True)
