@@ -24,6 +24,8 @@ QUANTISE = ("auto", "none", "fp8", "any")
 LINKS = ("pcie3", "pcie4", "pcie5", "nvlink")
 DEFAULT_RELEASE = (0, 26, 0)
 """Planned for where no vLLM is installed: the one that was measured."""
+OFFERED_SHARE = 0.5
+"""Of a GPU's memory that must be free for it to be planned with; `vlfleet up` takes less where less is asked for."""
 _LAYOUT = re.compile(r"(TP|PP|REPLICAS|DP)(\d{1,4})", re.IGNORECASE)
 
 
@@ -102,7 +104,7 @@ def _this_machine() -> tuple[Machine, dict[int, GpuModel], list[str]]:
     if not machine.gpus:
         remedy = "name some: --gpus 4xRTX4090; `vlfleet up` runs small models on the CPU"
         raise VlfleetError("this machine has no NVIDIA GPU to plan for", remedy, ExitCode.DOES_NOT_FIT)
-    free, busy = usable(visible(machine, os.environ.get("CUDA_VISIBLE_DEVICES")), 0.5)
+    free, busy = usable(visible(machine, os.environ.get("CUDA_VISIBLE_DEVICES")), OFFERED_SHARE)
     if not free:
         raise VlfleetError("; ".join(busy) or "no GPU is free", "end what holds them", ExitCode.DOES_NOT_FIT)
     kinds = {gpu.index: find_model(gpu.name, gpu.memory_bytes) for gpu in free}

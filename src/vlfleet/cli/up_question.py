@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vlfleet.cli.plan_inputs import OFFERED_SHARE, check
 from vlfleet.errors import VlfleetError
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from vlfleet.plan.plan import Inputs
     from vlfleet.plan.releases import Release
 
-_OFFERED_SHARE = 0.5
-"""Of a GPU's memory that must be free, unless less is asked for: as `vlfleet plan` has it."""
 _IN_THE_CHECKPOINT = ("awq", "gptq", "compressed", "modelopt", "fp8")
 """How --quantization begins where it only says what the checkpoint is already."""
 
@@ -45,7 +44,6 @@ def question(spec: FleetSpec, preset: str | None, engine: VllmEngine) -> Questio
         VlfleetError: exit code 2, what was said contradicts itself.
         NoPlanError: the planner does not know the model, the GPUs or a flag.
     """
-    from vlfleet.cli.plan_inputs import check
     from vlfleet.engine.vllm.said import flag_fields, said, unknown
     from vlfleet.plan.plan import Inputs
 
@@ -92,7 +90,7 @@ def _machine(engine: VllmEngine, given: Mapping[str, Any]) -> Machine | None:
     if engine.install.cpu:
         return None
     machine = probe()
-    share = min(_OFFERED_SHARE, float(given.get("gpu_memory_utilization", _OFFERED_SHARE)))
+    share = min(OFFERED_SHARE, float(given.get("gpu_memory_utilization", OFFERED_SHARE)))
     free, _ = usable(visible(machine, os.environ.get("CUDA_VISIBLE_DEVICES")), share)
     return replace(machine, gpus=free) if free else None
 
