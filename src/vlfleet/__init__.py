@@ -1,7 +1,6 @@
 """vlfleet: turns a Qwen-VL checkpoint and whatever GPUs are at hand into a running, balanced, watched service."""
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # not typing's: every command would wait for that import
 if TYPE_CHECKING:
     from vlfleet.client import AsyncClient, Client
 
@@ -9,9 +8,10 @@ __all__ = ["AsyncClient", "Client", "__version__"]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in ("AsyncClient", "Client"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from vlfleet import client
 
-    return getattr(client, name)
+    value: object = getattr(client, name)
+    return value

@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 
 import vlfleet
 from tests.gateway.rig import MODEL, Rig, gateway, hello, replica, rig
+from vlfleet.client import ModelInfo
 from vlfleet.errors import VlfleetError
+from vlfleet.families.family import QWEN2_5_VL
 from vlfleet.fleet.replica import Phase
-from vlfleet.gateway import Limits, serve
+from vlfleet.gateway import EngineMedia, Limits, serve
+from vlfleet.media import Vision
+from vlfleet.media.addresses import FetchPolicy, Urls
 
 CHAT = "/v1/chat/completions"
 
@@ -34,6 +38,37 @@ async def test_models_health_version() -> None:
         async with fleet.http.get(f"{fleet.url}/health") as answer:
             assert (answer.status, await answer.read()) == (200, b"")
             assert answer.headers["X-Request-Id"]
+
+
+async def test_the_model_card_tells_what_clients_count_with() -> None:
+    vision = Vision.of(QWEN2_5_VL, {"max_pixels": 1_003_520})
+    async with rig(2, media=EngineMedia(vision), urls=FetchPolicy(Urls.PUBLIC)) as fleet:
+        card = (await get(fleet, "/v1/models"))[1]["data"][0]
+        told = card["vlfleet"]
+        assert (card["max_model_len"], told["family"], told["factor"], told["engine"]) == (
+            32768,
+            "qwen2_5_vl",
+            28,
+            "fake",
+        )
+        assert (told["min_pixels"], told["max_pixels"], told["fetches_urls"]) == (3136, 1_003_520, True)
+        info = ModelInfo.of(card)
+        assert (info.vision, info.max_model_len, info.is_vlfleet, info.assumed) == (vision, 32768, True, False)
+        fleet.replicas[0].phase = fleet.replicas[1].phase = Phase.STARTING
+        assert (await get(fleet, "/v1/models"))[1]["data"][0]["max_model_len"] is None
+
+
+async def test_a_replica_that_says_nothing_delays_the_card_for_a_second() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # until the gateway hangs up
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server, gateway([replica("r0", server.sockets[0].getsockname()[1]), replica("r1", 1)]) as fleet:
+        began = time.monotonic()
+        card = (await get(fleet, "/v1/models"))[1]["data"][0]
+        assert (card["id"], card["max_model_len"]) == (MODEL, None)
+        assert time.monotonic() - began < 3
 
 
 async def test_ready_follows_the_replicas() -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
+import aiohttp
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 import vlfleet
 from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.gateway.access import ACCESS
 from vlfleet.gateway.admission import refusal
-from vlfleet.gateway.state import GATEWAY
+from vlfleet.gateway.state import GATEWAY, Gateway
+from vlfleet.media.addresses import Urls
+
+CARD_SECONDS = 1.0
+"""To wait for what a replica says of itself."""
 
 
 def json_response(payload: dict[str, Any], status: int = 200) -> web.Response:
@@ -20,11 +27,51 @@ def json_response(payload: dict[str, Any], status: int = 200) -> web.Response:
 
 
 async def models(request: web.Request) -> web.Response:
-    """The one model that this fleet serves, whether or not a replica is ready."""
+    """The one model that this fleet serves, whether or not a replica is ready. `vlfleet` tells clients what they need
+    to count visual tokens and to bring pictures to the model's own size; `max_model_len` is there while a replica is
+    ready that tells it."""
     gateway = request.app[GATEWAY]
     name = gateway.served_model_name
     card = {"id": name, "object": "model", "created": int(gateway.started_at), "owned_by": "vlfleet", "root": name}
-    return json_response({"object": "list", "data": [card]})
+    length = await max_model_len(gateway)
+    told = {**card, "max_model_len": length, "vlfleet": vision_card(gateway)}
+    return json_response({"object": "list", "data": [told]})
+
+
+def vision_card(gateway: Gateway) -> dict[str, Any]:
+    """How the engines see media, as `vlfleet.client.ModelInfo` reads it."""
+    vision, fetcher = gateway.media.vision, gateway.fetcher
+    return {
+        "family": vision.family.model_type,
+        "factor": vision.family.factor,
+        "min_pixels": vision.image.min_pixels,
+        "max_pixels": vision.image.max_pixels,
+        "video_min_pixels": vision.video.min_pixels,
+        "video_max_pixels": vision.video.max_pixels,
+        "num_frames": vision.sampling.num_frames,
+        "fps": vision.sampling.fps,
+        "cap_pixels_per_frame": vision.cap_pixels_per_frame,
+        "engine": gateway.replicas[0].engine if gateway.replicas else "",
+        "fetches_urls": fetcher is not None and fetcher.policy.urls is Urls.PUBLIC,
+    }
+
+
+async def max_model_len(gateway: Gateway) -> int | None:
+    """The shortest context that a ready replica says it has; None where none says so. Replicas differ after one was
+    started again with less."""
+    lengths = await asyncio.gather(*(context_of(gateway, each) for each in gateway.ready(())))
+    return min((length for length in lengths if length), default=None)
+
+
+async def context_of(gateway: Gateway, replica: Replica) -> int | None:
+    headers = {"Authorization": f"Bearer {replica.api_key}"}
+    try:
+        async with asyncio.timeout(CARD_SECONDS):
+            async with gateway.session.get(f"{replica.base_url}/v1/models", headers=headers) as response:
+                length = orjson.loads(await response.read())["data"][0]["max_model_len"]
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError, LookupError, TypeError):
+        return None
+    return length if isinstance(length, int) else None
 
 
 async def health(request: web.Request) -> web.Response:
@@ -33,15 +80,14 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """200 when a request would be taken now, else 503; the state of every replica in both cases."""
+    """200 when a request would be taken now, else 503; why, and the state of every replica, for those with a key."""
     gateway = request.app[GATEWAY]
     refused = refusal(gateway.replicas, draining=gateway.draining.is_set())
     now = time.time()
-    payload: dict[str, Any] = {
-        "ready": refused is None,
-        "reason": refused.message if refused else "",
-        "replicas": [replica_state(replica, now) for replica in gateway.replicas],
-    }
+    payload: dict[str, Any] = {"ready": refused is None}
+    if request.app[ACCESS].knows(request):
+        payload["reason"] = refused.message if refused else ""
+        payload["replicas"] = [replica_state(replica, now) for replica in gateway.replicas]
     response = json_response(payload, 503 if refused else 200)
     response.headers.update(refused.headers if refused else {})
     return response
