@@ -155,6 +155,15 @@ NEAR_MISSES: dict[str, tuple[str, ...]] = {
         "(EngineCore pid=1) INFO 11-21 02:09:44 [gpu_worker.py:1012] Free memory on device (22.76/24.0 GiB) on"
         " startup. Desired GPU memory utilization is (0.9, 21.6 GiB). Actual usage is 15.67 GiB for consumed memory",
     ),
+    "cpu-memory-taken": (
+        "(EngineCore pid=1) INFO 11-21 07:09:40 [cpu_worker.py:243] Auto set (12.18/23.54) GiB for KV cache on node 0,"
+        " with 12.95 GiB requested memory for the worker. 0.77 GiB memory was consumed by non-kv usages.",
+        "ValueError: Free memory on device (31.44/47.38 GiB) on startup is less than desired GPU memory utilization",
+    ),
+    "cpu-memory-share-used-up": (
+        "ValueError: Available memory on node 0 (20.9/23.54 GiB) on kv cache allocation is less than requested memory"
+        " for kv (900.0 GiB). Decrease --kv-cache-memory-bytes, VLLM_CPU_KVCACHE_SPACE, or reduce CPU memory used",
+    ),
     "cpu-kv-cache-too-large": (
         "(EngineCore pid=1) INFO 11-21 07:09:40 [cpu_worker.py:260] Explicitly set (0.06/23.54) GiB for KV cache on"
         " node 0.",

@@ -34,6 +34,8 @@ _USUAL = (
     *("--served-model-name", "demo", "--dtype", "float32", "--max-model-len", "2048", "--enforce-eager"),
     *("--kv-cache-memory-bytes", "64M", "--limit-mm-per-prompt", '{"image":4,"video":0}'),
 )
+_DEFAULT_KV = ("--max-model-len", "1024", "--enforce-eager")
+"""The size of the KV cache is left to vLLM."""
 _DUMMY = ("--load-format", "dummy", "--dtype", "bfloat16")
 Edit = Callable[[Path], None]
 
@@ -158,9 +160,9 @@ STARTS: dict[str, Start] = {
     "quantisation-dtype": Start((*_DUMMY, "--dtype", "float32"), _AWQ, processes=True),
     "quantisation-name-unknown": Start(("--quantization", "int3")),
     "cpu-ranks-need-threads": Start(("-tp", "2"), environment={"VLLM_CPU_OMP_THREADS_BIND": "auto"}),
-    "cpu-kv-cache-too-large": Start(
-        usual=("--max-model-len", "1024", "--enforce-eager"), environment={"VLLM_CPU_KVCACHE_SPACE": "900"}
-    ),
+    "cpu-memory-taken": Start(("--gpu-memory-utilization", "1.0"), usual=_DEFAULT_KV),
+    "cpu-memory-share-used-up": Start(("--gpu-memory-utilization", "0.02"), usual=_DEFAULT_KV),
+    "cpu-kv-cache-too-large": Start(usual=_DEFAULT_KV, environment={"VLLM_CPU_KVCACHE_SPACE": "900"}),
     "adapter-not-merged": Start(edit=prefixed("base_model.model.")),
     "weight-names-foreign": Start(edit=prefixed("module.")),
     "weights-missing": Start(edit=first_shard_only),

@@ -48,6 +48,14 @@ RULES = {
     " 45.01 GiB).": ("holds 15.9 GiB", "--gpu-memory-utilization 0.66"),
     "ValueError: Free memory on device cuda:0 (3.1/23.6 GiB) on startup is less than desired GPU memory utilization"
     " (0.9, 21.24 GiB).": ("holds 20.5 GiB", "another GPU"),
+    # 4.85 / 18 = 0.2694; half of 4 whole GiB is 2.
+    "ValueError: Available memory on node 0 (4.85/18.0 GiB) on startup is less than desired CPU memory utilization"
+    " (0.92, 16.56 GiB). On the CPU backend, the": ("--kv-cache-memory-bytes 2G", "--gpu-memory-utilization 0.26,"),
+    "ValueError: Available memory on node 1 (1.2/18.0 GiB) on startup is less than desired CPU memory utilization"
+    " (0.92, 16.56 GiB).": ("16.8 of 18 GiB",),
+    # The process has grown beyond its share of 0.47 GiB.
+    "ValueError: Available memory on node 0 (21.5/23.54 GiB) on kv cache allocation is less than requested memory for"
+    " kv (-0.33/0.47 GiB). Reduce CPU": ("--kv-cache-memory-bytes 10G", "--gpu-memory-utilization 0.91,"),
     # 1024 * 152,064 * 18 bytes = 2.61 GiB.
     "RuntimeError: CUDA out of memory occurred when warming up sampler with 1024 dummy requests.": (
         "--max-num-seqs 256",

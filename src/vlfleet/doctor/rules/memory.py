@@ -53,6 +53,16 @@ def _half_of_host(found: Found) -> str:
     return f"VLLM_CPU_KVCACHE_SPACE={half} (GiB), or --kv-cache-memory-bytes {half}G"
 
 
+def _size_instead_of_share(found: Found) -> str:
+    """Half of what is free in the host as the size of the KV cache, or the share that is free."""
+    # Given a size, vLLM does not look at the share (0.32, v1/worker/cpu_worker.py).
+    free, total = found.number("free_gib") or 0, found.number("total_gib") or 1
+    if free < 2:
+        return f"end processes that hold memory: {total - free:.1f} of {total:g} GiB of this host are in use"
+    size = f"--kv-cache-memory-bytes {int(free) // 2}G (half of what is free) for each replica"
+    return f"{size}, or --gpu-memory-utilization {down(free / total)}, which on a CPU is a share of the host's memory"
+
+
 RULES = (
     Rule(
         name="kv-cache-too-small-for-length",
@@ -114,6 +124,35 @@ RULES = (
         remedy=_share_that_is_free,
         covers=("Q29", "C17"),
         threads=("QwenLM/Qwen3-VL#482", "vllm-project/vllm#20305", "vllm-project/vllm#50135"),
+        retry=True,
+    ),
+    Rule(
+        name="cpu-memory-taken",
+        kind=FailureKind.MEMORY,
+        signs=(
+            sign(
+                "Available memory on node <node#> (<free_gib#>/<total_gib#> GiB) on startup is less than desired CPU"
+                " memory utilization (<utilization#>, <wanted_gib#> GiB)"
+            ),
+        ),
+        cause="{free_gib} of {total_gib} GiB of host memory are free, and gpu_memory_utilization {utilization}, which"
+        " counts for the host's on a CPU, wants {wanted_gib}",
+        remedy=_size_instead_of_share,
+        threads=("vllm-project/vllm#42479",),
+        retry=True,
+    ),
+    Rule(
+        name="cpu-memory-share-used-up",
+        kind=FailureKind.MEMORY,
+        signs=(
+            sign(
+                "Available memory on node <node#> (<free_gib#>/<total_gib#> GiB) on kv cache allocation is less than"
+                " requested memory for kv (<wanted_gib#>/<share_gib#> GiB)"
+            ),
+        ),
+        cause="once the model is loaded, {wanted_gib} of the {share_gib} GiB that gpu_memory_utilization allows are"
+        " left for the KV cache, and {free_gib} GiB of the host are free",
+        remedy=_size_instead_of_share,
         retry=True,
     ),
     Rule(
