@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.doctor.logs import FIXTURES, lines, rule_of
-from vlfleet.doctor import FailureKind, diagnose
+from vlfleet.doctor import RULES, FailureKind, diagnose
 from vlfleet.doctor.figures import any_of, at_least, dividing, down, in_gib, keeping_blocks, on_block
 
 VERSION = "INFO 11-21 02:00:00 [x.py:1] vLLM API server version {}"
@@ -167,6 +167,19 @@ def test_the_default_share_is_the_versions(version: str, share: str) -> None:
     found = diagnose([*lines, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.74 GiB."])
     assert found is not None
     assert f"--gpu-memory-utilization {share}" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "retry"),
+    [
+        ("cpu-memory-taken", FailureKind.MACHINE, True),
+        ("cpu-memory-share-used-up", FailureKind.CONFIGURATION, False),
+    ],
+)
+def test_a_smaller_plan_is_no_remedy_for_a_share_of_the_host(rule: str, kind: FailureKind, retry: bool) -> None:
+    """Nothing that `heal` gives up makes the share smaller that vLLM asks for."""
+    found = next(each for each in RULES if each.name == rule)
+    assert (found.kind, found.retry) == (kind, retry)
 
 
 def test_the_log_says_what_share_was_asked_for() -> None:

@@ -128,7 +128,7 @@ RULES = (
     ),
     Rule(
         name="cpu-memory-taken",
-        kind=FailureKind.MEMORY,
+        kind=FailureKind.MACHINE,
         signs=(
             sign(
                 "Available memory on node <node#> (<free_gib#>/<total_gib#> GiB) on startup is less than desired CPU"
@@ -143,7 +143,7 @@ RULES = (
     ),
     Rule(
         name="cpu-memory-share-used-up",
-        kind=FailureKind.MEMORY,
+        kind=FailureKind.CONFIGURATION,
         signs=(
             sign(
                 "Available memory on node <node#> (<free_gib#>/<total_gib#> GiB) on kv cache allocation is less than"
@@ -153,7 +153,6 @@ RULES = (
         cause="once the model is loaded, {wanted_gib} of the {share_gib} GiB that gpu_memory_utilization allows are"
         " left for the KV cache, and {free_gib} GiB of the host are free",
         remedy=_size_instead_of_share,
-        retry=True,
     ),
     Rule(
         name="cpu-kv-cache-too-large",
