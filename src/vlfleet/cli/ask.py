@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from vlfleet.cli import ask_task
 from vlfleet.cli.options import AsJson, Name
 
 if TYPE_CHECKING:
@@ -34,11 +36,23 @@ def ask(
     system: Annotated[str | None, typer.Option(help="A system message.", metavar="TEXT")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for the whole answer.")] = 600.0,
     as_json: AsJson = False,
+    task: Annotated[str, typer.Option(help=ask_task.HELP, metavar="NAME")] = "",
+    schema: Annotated[str, typer.Option(help="Of extract: invoice, receipt, or a file of JSON schema.")] = "",
+    draw: Annotated[Path | None, typer.Option(help="Write the picture with what a task found in it.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Of parse and design-to-html.")] = None,
+    lang: Annotated[str, typer.Option(help="Of a task's prompt: en or zh.")] = "en",
+    family: Annotated[str, typer.Option(help="qwen2_5_vl, ..., for a server that does not tell.")] = "",
 ) -> None:
     """Ask about pictures: `vlfleet ask invoice.png "What is the total?"`
 
-    The answer goes to stdout as it is written, one line of timing to stderr.
+    The answer goes to stdout as it is written, one line of timing to stderr. With `--task NAME` pictures are read,
+    searched or described in the wording that the model knows: `vlfleet ask --task ground photo.jpg "red car"`.
     """
+    if task:
+        options = ask_task.TaskOptions(task, schema, draw, output, lang, family, as_json)
+        fields = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
+        ask_task.main(ask_task.Server(base_url, api_key, name, timeout), replace(options, fields=fields), words)
+        return
     from vlfleet.client import user_message
     from vlfleet.errors import ExitCode
     from vlfleet.fleet import local

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlfleet.client import AsyncClient, ModelInfo
+from vlfleet.client.neutral import neutralise
 from vlfleet.tasks.prompt import Prompt, prompts_for
 
 ANSWER_SHARE = 4
@@ -64,7 +65,7 @@ class Dialogue:
         Raises:
             VlfleetError: see `AsyncClient.chat`.
         """
-        user = {"role": "user", "content": [*self._parts, {"type": "text", "text": text}]}
+        user = {"role": "user", "content": [*self._parts, {"type": "text", "text": neutralise(text)}]}
         system = [{"role": "system", "content": self.prompt.system}] if self.prompt.system else []
         messages = self._messages or system
         answer = await self.client.chat([*messages, user], **{**self._limits(), **fields}).complete()

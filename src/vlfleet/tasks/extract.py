@@ -92,7 +92,7 @@ async def extract(
 async def _asked(dialogue: Dialogue, schema: Schema, text: str) -> tuple[Reply, bool]:
     """The answer, and whether the server guided it."""
     client = dialogue.client
-    if client not in _unguided:
+    if client not in _unguided and dialogue.info.engine != "embedded":
         named = {"name": schema.name, "schema": schema.json_schema, "strict": True}
         try:
             return await dialogue.ask(text, response_format={"type": "json_schema", "json_schema": named}), True

@@ -74,8 +74,8 @@ async def parse(client: AsyncClient, image: Any, *, lang: str = "en", family: st
     Raises:
         VlfleetError: a bad picture, the server's error, or nothing tells the model's family.
     """
-    dialogue = await Dialogue.about(client, "parse", [image], lang=lang, **fields)
     picture = await Picture.of(image)
+    dialogue = await Dialogue.about(client, "parse", [picture.content], lang=lang, **fields)
     space = await space_of(client, picture, family, fields)
     return page_in(await dialogue.ask(dialogue.prompt.user), space)
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from vlfleet.client.images import UNFITTED_LIMITS, Elsewhere, read
+from vlfleet.client.images import UNFITTED_LIMITS, Elsewhere, picture, read
+from vlfleet.client.images import Picture as Encoded
+from vlfleet.client.remote import fetch_all
 from vlfleet.errors import ExitCode, VlfleetError
 
 ORIENTATION = 0x0112
@@ -27,20 +29,18 @@ class Picture:
 
     @classmethod
     async def of(cls, image: Any) -> Picture:
-        """Whatever `AsyncClient.ask` takes, except a URL.
+        """Whatever `AsyncClient.ask` takes, except the id of an upload.
 
         Raises:
-            VlfleetError: exit code 2; it cannot be read, or is not here.
+            VlfleetError: exit code 2; it cannot be read, or fetched.
         """
-        return await asyncio.to_thread(cls.read, image)
+        found = await asyncio.to_thread(read, image, "the picture", UNFITTED_LIMITS)
+        if isinstance(found, Elsewhere):
+            found = await _fetched(found)
+        return cls._measured(found)
 
     @classmethod
-    def read(cls, image: Any) -> Picture:
-        """As `of`, for a thread that may wait."""
-        found = read(image, "the picture", UNFITTED_LIMITS)
-        if isinstance(found, Elsewhere):
-            cause = f"{found.url[:80]} is not here, and boxes need the picture's size"
-            raise VlfleetError(cause, "download it and give the file", ExitCode.USAGE)
+    def _measured(cls, found: Encoded) -> Picture:
         width, height = found.header.width, found.header.height
         with Image.open(io.BytesIO(found.content)) as opened:
             if opened.getexif().get(ORIENTATION, 1) >= 5:
@@ -58,3 +58,12 @@ class Picture:
                 return ImageOps.exif_transpose(opened).convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
             raise VlfleetError(f"{self.name} cannot be decoded: {error}", "give a whole file", ExitCode.USAGE) from None
+
+
+async def _fetched(elsewhere: Elsewhere) -> Encoded:
+    url = elsewhere.url
+    if elsewhere.is_upload:
+        cause = f"{url[:80]} is not here, and boxes need the picture's size"
+        raise VlfleetError(cause, "give the file itself", ExitCode.USAGE)
+    (content,) = await fetch_all([url], UNFITTED_LIMITS.encoded_bytes)
+    return picture(url[:200], content, UNFITTED_LIMITS)

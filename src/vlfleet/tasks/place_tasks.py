@@ -80,7 +80,7 @@ async def _located(
 ) -> Located:
     picture = await Picture.of(image)
     space = await space_of(client, picture, family, fields)
-    dialogue = await Dialogue.about(client, task, [image], lang=lang, **fields)
+    dialogue = await Dialogue.about(client, task, [picture.content], lang=lang, **fields)
     reply = await dialogue.ask(filled(dialogue.prompt.user, thing=thing))
     return located(reply, space)
 

@@ -58,8 +58,8 @@ class PromptSet:
         if task in self.tasks:
             return self.tasks[task]
         known = ", ".join(self.tasks)
-        cause = f"{task} is not among what {self.name} can do: {self.about}"
-        raise VlfleetError(cause, f"serve a Qwen-VL model for it, or use one of {known}", ExitCode.USAGE)
+        cause = f"this model was not taught {task}: {self.about}"
+        raise VlfleetError(cause, f"serve a Qwen-VL model for it, or use {known}", ExitCode.USAGE)
 
 
 def prompts_for(model: str, language: str = "en") -> PromptSet:
