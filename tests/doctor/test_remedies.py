@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.doctor.logs import FIXTURES, lines, rule_of
-from vlfleet.doctor import RULES, FailureKind, diagnose
+from vlfleet.doctor import FailureKind, diagnose, rules
 from vlfleet.doctor.figures import any_of, at_least, dividing, down, in_gib, keeping_blocks, on_block
 
 VERSION = "INFO 11-21 02:00:00 [x.py:1] vLLM API server version {}"
@@ -178,7 +178,7 @@ def test_the_default_share_is_the_versions(version: str, share: str) -> None:
 )
 def test_a_smaller_plan_is_no_remedy_for_a_share_of_the_host(rule: str, kind: FailureKind, retry: bool) -> None:
     """Nothing that `heal` gives up makes the share smaller that vLLM asks for."""
-    found = next(each for each in RULES if each.name == rule)
+    found = next(each for each in rules.RULES if each.name == rule)
     assert (found.kind, found.retry) == (kind, retry)
 
 
