@@ -49,7 +49,7 @@ class Reply:
                     self._done = True
                     await self._end()
                     return None
-                if text := self._answer.take(self._event(line[5:])):
+                if text := self._text(line[5:]):
                     return text
             await self._more()
 
@@ -68,6 +68,16 @@ class Reply:
             raise not_openai(self._base_url, "a line without end")
         self._lines = lines[::-1]
 
+    def _text(self, data: bytes) -> str:
+        event = self._event(data)
+        try:
+            text = self._answer.take(event)
+        except (AttributeError, TypeError, LookupError):
+            raise not_openai(self._base_url, f"an event {data[:80]!r}") from None
+        if not isinstance(text, str):
+            raise not_openai(self._base_url, f"text that is {text!r}")
+        return text
+
     def _event(self, data: bytes) -> dict[str, Any]:
         try:
             event = orjson.loads(data)
@@ -84,7 +94,7 @@ class Reply:
     async def _whole(self) -> str | None:
         """The text of a server that does not stream."""
         self._done = True
-        return self._answer.take(self._event(await self._response.read())) or None
+        return self._text(await self._response.read()) or None
 
     async def _end(self) -> None:
         try:
