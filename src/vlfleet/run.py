@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -29,21 +31,45 @@ from vlfleet.fleet.timing import Timing
 
 if TYPE_CHECKING:
     from vlfleet.gateway import EngineMedia
+    from vlfleet.gateway.keys import Keyring
     from vlfleet.media.addresses import FetchPolicy
 
+API_KEY = "VLFLEET_API_KEY"
+"""Of `vlfleet up`: one key that clients must have. Of every client command: the key that is sent."""
 Show = Callable[[FleetSpec, Sequence[Replica]], Coroutine[Any, Any, None]]
 """Runs beside the fleet and tells a person how its replicas do; the spec holds the port that was bound."""
 
 
-def check_host(host: str, insecure: bool) -> None:
+def keyring_of(folder: FleetFolder, api_key_file: str, say: Callable[[str], None]) -> Keyring:
+    """The keys that a fleet asks for: those of `vlfleet keys`, and one of a file or of the environment.
+
+    Raises:
+        VlfleetError: the key that was given is none, or its file cannot be read.
+    """
+    from vlfleet.gateway.keys import KeyFile, Keyring, given_key
+
+    given = None
+    if api_key_file:
+        try:
+            given = given_key(Path(api_key_file).read_text(encoding="utf-8", errors="surrogateescape"), api_key_file)
+        except OSError as error:
+            cause = f"--api-key-file {api_key_file} cannot be read: {error.strerror}"
+            raise VlfleetError(cause, "a file with one key in it", ExitCode.USAGE) from None
+    elif key := os.environ.get(API_KEY):
+        given = given_key(key, API_KEY)
+    return Keyring(KeyFile(folder.keys), given, say)
+
+
+def check_host(host: str, *, insecure: bool, keyed: bool) -> None:
     """Refuses to serve a network without a key.
 
     Raises:
-        VlfleetError: `host` is no loopback address, and `insecure` is not set.
+        VlfleetError: `host` is no loopback address, no key is asked for, and `insecure` is not set.
     """
-    if not is_loopback(host) and not insecure:
+    if not is_loopback(host) and not keyed and not insecure:
         cause = f"--host {host} lets everybody on the network use this fleet, which has no API key"
-        raise VlfleetError(cause, "serve on 127.0.0.1, or add --insecure if the network is trusted", ExitCode.USAGE)
+        remedy = "make one with `vlfleet keys add NAME`, or add --insecure if the network is trusted"
+        raise VlfleetError(cause, remedy, ExitCode.USAGE)
 
 
 def already_running(name: str) -> VlfleetError:
@@ -121,8 +147,10 @@ async def serve(
     show: Show,
     say: Callable[[str], None],
     timing: Timing | None = None,
+    keyring: Keyring | None = None,
 ) -> ExitCode:
-    """Runs a fleet until a signal or until its last replica has failed.
+    """Runs a fleet until a signal or until its last replica has failed. Without a `keyring`, those keys count that the
+    fleet's folder holds.
 
     Raises:
         VlfleetError: another supervisor runs this fleet; the port is in use; every replica has failed.
@@ -133,17 +161,26 @@ async def serve(
         raise already_running(spec.name)
     try:
         check_port(spec.host, spec.port)
-        return await _serve(Supervisor(spec, engine, folder, timing, say), engine, folder, show, say)
+        from vlfleet.gateway.keys import KeyFile, Keyring
+
+        os.environ.pop(API_KEY, None)  # no engine has anything to do with it
+        keyring = keyring or Keyring(KeyFile(folder.keys), warn=say)
+        return await _serve(Supervisor(spec, engine, folder, timing, say), engine, folder, keyring, show, say)
     finally:
         lock.release()
 
 
 async def _serve(
-    supervisor: Supervisor, engine: Engine, folder: FleetFolder, show: Show, say: Callable[[str], None]
+    supervisor: Supervisor,
+    engine: Engine,
+    folder: FleetFolder,
+    keyring: Keyring,
+    show: Show,
+    say: Callable[[str], None],
 ) -> ExitCode:
     control = Control(supervisor, folder)
     interrupts, draining = Interrupts(supervisor.kill), asyncio.Event()
-    runner = await _open_gateway(supervisor, engine, draining)
+    runners = await _open_gateway(supervisor, engine, control, folder, keyring, draining)
     tasks: list[asyncio.Task[Any]] = []
     status: Status = "stopped"
     reason = ""
@@ -168,7 +205,8 @@ async def _serve(
         if interrupts.second.is_set():
             supervisor.kill()
         await supervisor.stop(status, reason)  # before the gateway: a stream that is cut ends with an error event
-        await runner.cleanup()
+        await asyncio.gather(*(runner.cleanup() for runner in runners))
+        folder.admin_token.unlink(missing_ok=True)
         await control.close()
     return interrupts.exit_code
 
@@ -178,9 +216,20 @@ def _in_flight(supervisor: Supervisor) -> str:
     return f"waiting for {requests} request{'s' * (requests != 1)} in flight" if requests else "nothing is in flight"
 
 
-async def _open_gateway(supervisor: Supervisor, engine: Engine, draining: asyncio.Event) -> web.AppRunner:
-    """Opens the gateway's port, and writes into the spec which one it got when it was asked for port 0."""
+async def _open_gateway(
+    supervisor: Supervisor,
+    engine: Engine,
+    control: Control,
+    folder: FleetFolder,
+    keyring: Keyring,
+    draining: asyncio.Event,
+) -> list[web.AppRunner]:
+    """Opens the gateway's port and the admin's, and writes into the spec which ones they got when asked for port 0."""
     from vlfleet import gateway
+    from vlfleet.fleet.facts import facts_of
+    from vlfleet.gateway.access import Access
+    from vlfleet.gateway.admin import build_admin, new_token
+    from vlfleet.gateway.state import GATEWAY
 
     spec = supervisor.spec
     app = gateway.build_app(
@@ -191,10 +240,22 @@ async def _open_gateway(supervisor: Supervisor, engine: Engine, draining: asynci
         media=_media(spec, engine),
         policy=gateway.Policy(spec.policy),
         urls=_urls(spec),
+        access=Access(keyring),
     )
     runner = await gateway.serve(app, spec.host, spec.port)
-    supervisor.at_port(int(runner.addresses[0][1]))
-    return runner
+    admin = build_admin(
+        token=new_token(folder.admin_token),
+        facts=lambda: facts_of(supervisor.state),
+        metrics=lambda: app[GATEWAY].metrics.text(),
+        restart=control.restart,
+    )
+    try:
+        beside = await gateway.serve(admin, "127.0.0.1", spec.admin_port)
+    except VlfleetError as error:
+        await runner.cleanup()
+        raise VlfleetError(error.cause, "take another with --admin-port") from None
+    supervisor.at_port(int(runner.addresses[0][1]), int(beside.addresses[0][1]))
+    return [runner, beside]
 
 
 def _media(spec: FleetSpec, engine: Engine) -> EngineMedia:

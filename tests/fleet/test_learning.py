@@ -15,7 +15,7 @@ from tests.checkpoints import COPIED, DEMO_MODEL
 from tests.fleet.rig import FAST, SERVER, ScriptEngine, WatchedSupervisor, fleet, until
 from tests.plan.shapes import config
 from tests.plan.test_memory import LOGS, decisions
-from vlfleet.cli.status import describe
+from vlfleet.fleet.facts import facts_of
 from vlfleet.engine.launch import (
     EngineOptions,
     EngineSpec,
@@ -30,7 +30,6 @@ from vlfleet.engine.vllm import VllmEngine
 from vlfleet.engine.vllm.install import Install
 from vlfleet.errors import VlfleetError
 from vlfleet.fleet.folder import FleetFolder, Lock
-from vlfleet.fleet.local import LocalFleet
 from vlfleet.fleet.replica import Phase
 from vlfleet.fleet.spec import FleetSpec
 from vlfleet.plan.memory_calibration import read
@@ -151,7 +150,7 @@ async def test_a_recorded_start_of_vllm_is_in_the_status_and_in_the_next_plan(
         lock.release()
     known = read("NVIDIA H200", (0, 26, 0))
     assert (known.starts, known.gpu) == (2, "NVIDIA H200")
-    shown = describe(LocalFleet(folder, supervisor._state, supervised=False))["replicas"]
+    shown = facts_of(supervisor.state, supervised=False)["replicas"]
     for replica in shown:
         assert replica["decisions"]["kv_cache_gib"] == decisions("serve")["kv_cache_gib"] == 111.65
         assert replica["decisions"]["predicted_kv_cache_gib"] == pytest.approx(111.65, abs=0.1)

@@ -13,6 +13,9 @@ import aiohttp
 from tests.fakes import engine as fake
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.gateway import EngineMedia, Limits, Policy, build_app, serve
+from vlfleet.gateway.access import Access
+from vlfleet.gateway.connection import ConnectionLimits
+from vlfleet.gateway.state import GATEWAY, Gateway
 from vlfleet.media.addresses import FetchPolicy
 
 MODEL = "fake-vl"
@@ -29,6 +32,7 @@ class Rig:
     engines: list[fake.Engine]
     draining: asyncio.Event
     unreachable: list[str] = field(default_factory=list)
+    gateway: Gateway = field(init=False)
 
     def chat(self, **fields: Any) -> Any:
         return self.http.post(f"{self.url}/v1/chat/completions", json={**hello(), **fields})
@@ -59,12 +63,14 @@ async def rig(
     media: EngineMedia | None = None,
     policy: Policy = Policy.PREDICTED,
     urls: FetchPolicy | None = None,
+    access: Access | None = None,
+    connections: ConnectionLimits | None = None,
 ) -> AsyncIterator[Rig]:
     behaviour = replace(behaviour or fake.Behaviour(), key=KEY)
     async with AsyncExitStack() as stack:
         fakes = [await stack.enter_async_context(fake.serve(replace(behaviour))) for _ in range(engines)]
         replicas = [replica(f"r{n}", each.port) for n, each in enumerate(fakes)]
-        async with gateway(replicas, limits, media, policy, urls) as made:
+        async with gateway(replicas, limits, media, policy, urls, access, connections) as made:
             made.engines = fakes
             yield made
 
@@ -76,6 +82,8 @@ async def gateway(
     media: EngineMedia | None = None,
     policy: Policy = Policy.PREDICTED,
     urls: FetchPolicy | None = None,
+    access: Access | None = None,
+    connections: ConnectionLimits | None = None,
 ) -> AsyncIterator[Rig]:
     """Only the gateway; the replicas may be anything."""
     draining = asyncio.Event()
@@ -90,8 +98,10 @@ async def gateway(
             media=media,
             policy=policy,
             urls=urls,
+            access=access,
         )
-        runner = await serve(app, "127.0.0.1", 0)
+        runner = await serve(app, "127.0.0.1", 0, connections or ConnectionLimits())
+        made.gateway = app[GATEWAY]
         made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
             yield made

@@ -34,6 +34,8 @@ def arguments(spec: FleetSpec, insecure: bool) -> list[str]:
         "--drain-timeout": spec.drain_timeout_seconds,
         "--policy": spec.policy,
         "--media-urls": spec.media_urls,
+        "--api-key-file": spec.api_key_file,
+        "--admin-port": spec.admin_port,
     }
     flags = [f"{option}={value}" for option, value in options.items()] + ["--no-plan"] + ["--insecure"] * insecure
     return ["up", *flags, *engine_arguments(spec.options), str(spec.model), "--", *spec.engine_args]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -11,15 +10,12 @@ from vlfleet.cli import starts
 from vlfleet.cli.options import AsJson, Name, named, note
 from vlfleet.errors import ExitCode
 
-if TYPE_CHECKING:
-    from vlfleet.fleet.local import LocalFleet
-    from vlfleet.fleet.replica import Replica
-
 _HEADER = ("REPLICA", "PHASE", "GPU", "PID", "PORT", "UP", "RESTARTS", "IN FLIGHT", "SERVED", "LAST ERROR")
 
 
 def status(name: Name = "default", as_json: AsJson = False) -> None:
     """Show a fleet. Exit code 0: it serves; 4: no replica is ready; 1: there is no fleet."""
+    from vlfleet.fleet.facts import facts_of
     from vlfleet.fleet.local import find
 
     fleet = find(name, note)
@@ -28,7 +24,7 @@ def status(name: Name = "default", as_json: AsJson = False) -> None:
             _print_json({"fleet": name, "status": "none", "ready": 0, "replicas": []})
         note(f"no fleet {name!r} is running; start one with `vlfleet up{named(name)}`")
         raise typer.Exit(ExitCode.FAILED)
-    facts = describe(fleet)
+    facts = facts_of(fleet.state, supervised=fleet.supervised)
     if as_json:
         _print_json(facts)
     else:
@@ -36,51 +32,6 @@ def status(name: Name = "default", as_json: AsJson = False) -> None:
     if not fleet.supervised:
         note(f"its supervisor was killed: `vlfleet up{named(name)}` takes the replicas over, `vlfleet down` ends them")
     raise typer.Exit(ExitCode.DONE if facts["ready"] else ExitCode.UNHEALTHY)
-
-
-def describe(fleet: LocalFleet) -> dict[str, Any]:
-    """Everything that may be shown: no key is among it."""
-    state, spec = fleet.state, fleet.state.spec
-    replicas = [_replica(replica) for replica in state.replicas]
-    ready = sum(replica["phase"] == "ready" for replica in replicas) if fleet.supervised else 0
-    return {
-        "fleet": spec.name,
-        "status": state.status if fleet.supervised else "abandoned",
-        "url": f"{spec.url}/v1",
-        "model": str(spec.model),
-        "served_model_name": spec.served_model_name,
-        "engine": spec.engine,
-        "threads": spec.threads,
-        "supervisor_pid": state.supervisor.pid if fleet.supervised else None,
-        "started_at": state.started_at,
-        "ready": ready,
-        "replicas": replicas,
-    }
-
-
-def _replica(replica: Replica) -> dict[str, Any]:
-    from vlfleet.fleet.startup import so_far
-
-    now = time.time()
-    return {
-        "name": replica.name,
-        "phase": replica.phase.value,
-        "detail": replica.detail,
-        "pid": replica.pid or None,
-        "port": replica.port or None,
-        "gpus": list(replica.placement.gpus),
-        "started_at": replica.started_at,
-        "start_seconds": round(replica.ready_at - replica.started_at, 1) if replica.ready_at else None,
-        "up_seconds": round(now - replica.ready_at, 1) if replica.phase == "ready" else None,
-        "unhealthy_seconds": round(now - replica.unhealthy_at, 1) if replica.unhealthy_at else None,
-        "restarts": replica.restarts,
-        "in_flight": replica.in_flight,
-        "served": replica.served,
-        "error": replica.error,
-        "adjusted": replica.adjusted,
-        "phases": {name: round(seconds, 1) for name, seconds in so_far(replica, now).items()},
-        "decisions": replica.decisions,
-    }
 
 
 def table(facts: dict[str, Any]) -> str:

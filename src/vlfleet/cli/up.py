@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -110,6 +111,17 @@ def up(
             show_default="public on loopback, else deny",
         ),
     ] = "",
+    api_key_file: Annotated[
+        str,
+        typer.Option(
+            help="File with a key that clients must have, beside those of `vlfleet keys`.",
+            metavar="FILE",
+            show_default="$VLFLEET_API_KEY",
+        ),
+    ] = "",
+    admin_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the admin on 127.0.0.1; 0 takes a free one.")
+    ] = 0,
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Print GPUs, commands, environment and ports; start nothing.")
     ] = False,
@@ -128,11 +140,12 @@ def up(
     from vlfleet.fleet.folder import FleetFolder
     from vlfleet.fleet.spec import FleetSpec, default_threads
     from vlfleet.gateway.route.policy import Policy
-    from vlfleet.run import check_host
+    from vlfleet.run import check_host, keyring_of
 
-    check_host(host, insecure)
     check_preset(preset, no_plan)
     folder = FleetFolder.of(name)
+    keyring = keyring_of(folder, api_key_file, note)
+    check_host(host, insecure=insecure, keyed=keyring.required)
     engine = engine or default_engine()
     runs = engine_named(engine)
     if not model:
@@ -170,6 +183,8 @@ def up(
         drain_timeout_seconds=drain_timeout,
         policy=one_of("--policy", policy, tuple(Policy)),
         media_urls=media_urls,
+        api_key_file=str(Path(api_key_file).absolute()) if api_key_file else "",
+        admin_port=admin_port,
     )
     sizes = (tensor_parallel_size, pipeline_parallel_size, replicas)
     chosen = None if no_plan else decide(spec, sizes, preset, runs, model, None if dry else folder)
@@ -186,7 +201,7 @@ def up(
     if detach:
         from vlfleet.cli.detach import detach as run_detached
 
-        announce(*run_detached(spec, folder, insecure), as_json)
+        announce(*run_detached(spec, folder, insecure), as_json, keyed=keyring.required)
         return
     from vlfleet.run import run, serve
 
@@ -202,12 +217,12 @@ def up(
                 progress.update(replicas)
                 await asyncio.sleep(TICK_SECONDS)
             progress.update(replicas)
-        announce(spec, replicas, as_json)
+        announce(spec, replicas, as_json, keyed=keyring.required)
         while True:
             await asyncio.sleep(TICK_SECONDS)
             progress.update(replicas)
 
-    raise typer.Exit(run(serve(spec, runs, folder, show=show, say=note)))
+    raise typer.Exit(run(serve(spec, runs, folder, show=show, say=note, keyring=keyring)))
 
 
 def makes_weights_up(engine_args: Sequence[str]) -> bool:
@@ -220,8 +235,8 @@ def _default_name(model: str, folder: str) -> str:
     return model if "/" in model and not model.startswith((".", "/", "~")) and folder not in model else folder
 
 
-def announce(spec: FleetSpec, replicas: Sequence[Replica], as_json: bool) -> None:
-    """On stdout: where the fleet is, and how to ask it something."""
+def announce(spec: FleetSpec, replicas: Sequence[Replica], as_json: bool, *, keyed: bool = False) -> None:
+    """On stdout: where the fleet is, and how to ask it something; `keyed`: the one who asks needs a key."""
     from vlfleet.fleet.replica import Phase
 
     ready = [replica.name for replica in replicas if replica.phase is Phase.READY]
@@ -232,9 +247,10 @@ def announce(spec: FleetSpec, replicas: Sequence[Replica], as_json: bool) -> Non
         print(json.dumps(facts), flush=True)
         return
     body = f'{{"model":"{spec.served_model_name}","messages":[{{"role":"user","content":"Hello"}}]}}'
+    key = ' -H "Authorization: Bearer $VLFLEET_API_KEY"' * keyed
     print(
         f"{spec.url}/v1 serves {spec.served_model_name} with {len(ready)} of {len(replicas)} replicas\n"
         f'  {program()} ask{named(spec.name)} IMAGE "What is this?"\n'
-        f"  curl {spec.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",
+        f"  curl {spec.url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'",
         flush=True,
     )

@@ -32,7 +32,7 @@ class Control:
     def __init__(self, supervisor: Supervisor, folder: FleetFolder) -> None:
         self._supervisor, self._path = supervisor, folder.control
         app = web.Application()
-        app.router.add_post("/restart", self._restart)
+        app.router.add_post("/restart", self.restart)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self._reach = ExitStack()
 
@@ -51,11 +51,11 @@ class Control:
         self._reach.close()
         self._path.unlink(missing_ok=True)
 
-    async def _restart(self, request: web.Request) -> web.StreamResponse:
+    async def restart(self, request: web.Request) -> web.StreamResponse:
         """The events of a restart, one JSON line each; the last one is done or failed. It does not need a listener."""
         events: asyncio.Queue[Event | None] = asyncio.Queue()
         try:
-            task = self._supervisor.restart(Order(**await request.json()), events.put_nowait)
+            task = self._supervisor.restart(_order(await request.read()), events.put_nowait)
         except VlfleetError as error:
             return web.Response(status=409, body=orjson.dumps(_failure(error)))
         task.add_done_callback(lambda _: events.put_nowait(None))
@@ -65,6 +65,20 @@ class Control:
             await response.write(orjson.dumps(event) + b"\n")
         await response.write(orjson.dumps(_end(task)) + b"\n")
         return response
+
+
+def _order(body: bytes) -> Order:
+    """
+    Raises:
+        VlfleetError: these bytes are no order.
+    """
+    try:
+        order = Order(**orjson.loads(body or b"{}"))
+        if isinstance(order.replica, str) and isinstance(order.force, bool) and order.drain_timeout_seconds >= 0:
+            return order
+    except (TypeError, ValueError):
+        pass
+    raise VlfleetError("this is no order", 'send {"replica": "r0", "drain_timeout_seconds": 600, "force": false}')
 
 
 def _end(task: asyncio.Task[None]) -> Event:

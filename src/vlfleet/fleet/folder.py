@@ -12,6 +12,7 @@ from pathlib import Path
 from vlfleet.errors import ExitCode, VlfleetError
 from vlfleet.home import home
 
+_LEAST_BYTES = 64 << 10
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -50,6 +51,16 @@ class FleetFolder:
         return self.path / "control.sock"
 
     @property
+    def keys(self) -> Path:
+        """Hashes of the API keys; there once a key was made."""
+        return self.path / "keys.json"
+
+    @property
+    def admin_token(self) -> Path:
+        """What the admin port asks for; of the supervisor that runs."""
+        return self.path / "admin.token"
+
+    @property
     def supervisor_log(self) -> Path:
         """What a detached supervisor prints."""
         return self.path / "logs" / "supervisor.log"
@@ -60,6 +71,14 @@ class FleetFolder:
     def exit(self, replica: str) -> Path:
         """How the replica's last engine ended; written by its shim."""
         return self.path / f"{replica}.exit"
+
+    def full(self) -> bool:
+        """Whether its disk has no room for another page of a log."""
+        try:
+            disk = os.statvfs(self.path)
+        except OSError:
+            return False
+        return disk.f_bavail * disk.f_frsize < _LEAST_BYTES
 
     def make(self) -> None:
         """Makes the folder, 0700.

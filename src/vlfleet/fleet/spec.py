@@ -34,6 +34,10 @@ class FleetSpec:
     media_urls: str = ""
     """Which http(s) URLs it fetches media from: deny, public, or hosts with commas between; empty: public on loopback,
     deny elsewhere."""
+    api_key_file: str = ""
+    """A file that holds one key, beside those of `vlfleet keys`."""
+    admin_port: int = 0
+    """On 127.0.0.1, always; 0 takes a free one."""
 
     @property
     def engine_spec(self) -> EngineSpec:

@@ -161,9 +161,14 @@ class Supervisor:
                 if replica.ready_at:
                     replica.detail = "adopted"
 
-    def at_port(self, port: int) -> None:
-        """The gateway got this port (it may have been asked for any free one)."""
-        self.spec = self._state.spec = replace(self.spec, port=port)
+    @property
+    def state(self) -> FleetState:
+        """What the state file will say."""
+        return self._state
+
+    def at_port(self, port: int, admin_port: int) -> None:
+        """The gateway and its admin got these ports (they may have been asked for any free one)."""
+        self.spec = self._state.spec = replace(self.spec, port=port, admin_port=admin_port)
 
     def _changed(self, replica: Replica) -> None:
         self._dirty.set()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.gateway.keys import Key, Keyring
@@ -86,6 +87,13 @@ class Access:
 
 
 ACCESS = web.AppKey("access", Access)
+
+
+@web.middleware
+async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Lets a request in, counted on its key for as long as it is answered."""
+    with request.app[ACCESS].visit(request):
+        return await handler(request)
 
 
 def unauthorized(*, given: bool) -> ApiError:

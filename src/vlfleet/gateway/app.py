@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
@@ -16,19 +18,26 @@ from aiohttp.typedefs import Handler
 
 from vlfleet.fleet.replica import Replica
 from vlfleet.gateway import pages
+from vlfleet.gateway.access import ACCESS, Access, admit
 from vlfleet.gateway.admission import LIMITS, Limits
+from vlfleet.gateway.connection import SERVER, Connection, where
 from vlfleet.gateway.errors import ApiError
 from vlfleet.gateway.files import Files, add_files
+from vlfleet.gateway.heads import BadHeadError, check_head
 from vlfleet.gateway.metrics import Metrics
-from vlfleet.gateway.proxy import generate, move_stalled, tenant_of
+from vlfleet.gateway.proxy import generate, tenant_of, tend
 from vlfleet.gateway.route.policy import Policy
 from vlfleet.gateway.route.router import Router
+from vlfleet.gateway.scrape import scrape
 from vlfleet.gateway.state import GATEWAY, EngineMedia, Gateway
 from vlfleet.gateway.upstream import REPLICA, REQUEST_ID
 from vlfleet.media import Namer, Store
 from vlfleet.media.addresses import FetchPolicy, Urls
 from vlfleet.media.fetch import Fetcher
 from vlfleet.media.identity import SECRET_BYTES
+
+if TYPE_CHECKING:
+    from vlfleet.media.fit import Fit, Fitter
 
 SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 UPSTREAM_KEEPALIVE_SECONDS = 2.0
@@ -48,16 +57,21 @@ def build_app(
     media: EngineMedia | None = None,
     policy: Policy = Policy.PREDICTED,
     urls: FetchPolicy | None = None,
+    secret: bytes | None = None,
+    access: Access | None = None,
 ) -> web.Application:
     """The gateway before `replicas`, whose phases the supervisor may change at any time.
 
     `on_unreachable` is called, on the loop, when a connection to a replica fails. While `draining` is set no new
     request is taken and those in flight go on. `media` says how the engines see media; without, they get no names.
-    `urls` says which media are fetched; without, none.
+    `urls` says which media are fetched; without, none. `secret` names media: with the same one, engines find again what
+    they hold. `access` says who may come in; without, everybody.
     """
-    app = web.Application(middlewares=[finish])
+    app = web.Application(middlewares=[finish, admit])
+    app[ACCESS] = access or Access()
+    app.on_response_prepare.append(name_server)
     media = media or EngineMedia()
-    store, namer = Store(), Namer(secrets.token_bytes(SECRET_BYTES))
+    store, namer = Store(), Namer(secret or secrets.token_bytes(SECRET_BYTES))
 
     async def session(app: web.Application) -> AsyncIterator[None]:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=UPSTREAM_KEEPALIVE_SECONDS)
@@ -81,13 +95,16 @@ def build_app(
                 store=store,
             )
             app[GATEWAY] = gateway
-            mover = asyncio.create_task(move_stalled(gateway))
+            tasks = [asyncio.create_task(tend(gateway)), asyncio.create_task(scrape(gateway))]
             async with AsyncExitStack() as stack:
                 if urls and urls.urls is not Urls.DENY:
                     gateway.fetcher = await stack.enter_async_context(Fetcher(urls))
+                if media.fit:
+                    gateway.fitter = stack.enter_context(fitting(media.fit))
                 yield
-            mover.cancel()
-            await asyncio.gather(mover, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     app.cleanup_ctx.append(session)
     app.router.add_post("/v1/chat/completions", generate)
@@ -101,23 +118,43 @@ def build_app(
     return app
 
 
+@contextmanager
+def fitting(how: Fit) -> Iterator[Fitter]:
+    """Half of the cores fit pictures: the engines need the rest."""
+    from vlfleet.media.fit import Fitter
+
+    fitter = Fitter(how, max(1, (os.cpu_count() or 1) // 2))
+    try:
+        yield fitter
+    finally:
+        fitter.close()
+
+
+async def name_server(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = SERVER
+
+
 @web.middleware
 async def finish(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Gives every request its id, and every failure the form of an OpenAI error."""
     came = request.headers.get("X-Request-Id", "")
     request[REQUEST_ID] = came if SANE_ID.fullmatch(came) else uuid.uuid4().hex
     try:
+        check_head(request)
         response = await handler(request)
     except ApiError as error:
         response = error.response()
-        if error.status in (408, 413):
+        if error.status in (408, 413) or isinstance(error, BadHeadError):
             response.force_close()  # what is left of the body is not worth reading
     except web.HTTPException as error:
         response = not_here(request, error).response()
-    except Exception:
-        log.exception("%s %s failed in the gateway", request[REQUEST_ID], request.path)
+    except Exception as error:
+        log.error("%s failed in the gateway: %s", request[REQUEST_ID], where(error))
         message = f"the gateway failed on request {request[REQUEST_ID]}; its log says why"
         response = ApiError(500, "internal_error", message).response()
+    finally:
+        if isinstance(request.protocol, Connection):
+            request.protocol.idles()
     if not response.prepared:
         response.headers["X-Request-Id"] = request[REQUEST_ID]
         if REPLICA in request:

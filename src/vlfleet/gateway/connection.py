@@ -282,6 +282,6 @@ def where(error: Any) -> str:
     trace = error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
-        lines.append(f"{code.co_filename.rpartition('vlfleet/')[2]}:{trace.tb_lineno} {code.co_name}")
+        lines.append(f"{'/'.join(code.co_filename.rsplit('/', 2)[1:])}:{trace.tb_lineno} {code.co_name}")
         trace = trace.tb_next
     return f"{type(error).__name__} at " + " < ".join(reversed(lines))

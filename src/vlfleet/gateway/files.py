@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -144,14 +145,14 @@ async def read_form(request: web.Request, files: Files, stall: asyncio.Timeout) 
                 break
             if not isinstance(part, BodyPartReader):
                 raise bad_request("file", "the form holds a form", "send fields only")
-            if part.name == "file":
-                filename = part.filename or ""
+            name, filename = names_of(part)
+            if name == "file":
                 video = part.headers.get("Content-Type", "").startswith("video/") or filename.lower().endswith(".mp4")
                 sent = Sent("video" if video else "image", filename)
                 await fill(sent.file, part.read_chunk, files, stall)
             else:
-                value = await small_field(part)
-                purpose = value if part.name == "purpose" else purpose
+                value = await small_field(part, name)
+                purpose = value if name == "purpose" else purpose
     except (ValueError, HttpProcessingError):  # aiohttp's words for boundaries and headers that are none
         raise bad_request(None, "the form cannot be read", "send multipart/form-data with a file") from None
     if purpose not in PURPOSES:
@@ -174,12 +175,18 @@ async def fill(file: Base64, read: Callable[..., Any], files: Files, stall: asyn
         stall.reschedule(loop.time() + files.stall_seconds)
 
 
-async def small_field(part: BodyPartReader) -> str:
+def names_of(part: BodyPartReader) -> tuple[str, str]:
+    """Name and filename; aiohttp warns about damaged ones in words that hold them."""
+    with warnings.catch_warnings(action="ignore"):
+        return part.name or "", part.filename or ""
+
+
+async def small_field(part: BodyPartReader, name: str) -> str:
     value = bytearray()
     while chunk := await part.read_chunk():
         value += chunk
         if len(value) > FIELD_BYTES:
-            raise bad_request(part.name, f"the field {str(part.name)[:32]!r} is too long", "send file and purpose")
+            raise bad_request(name[:32] or None, f"the field {name[:32]!r} is too long", "send file and purpose")
     return value.decode("utf-8", "replace").strip()
 
 

@@ -13,14 +13,14 @@ HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~-]{1,255})(?::[0-9]{
 """A name or an address, and a port. vLLM before 0.22 could be entered by a Host with / or ? (CVE-2026-48746)."""
 
 
-class BadHead(ApiError):
+class BadHeadError(ApiError):
     """After it nothing more is read from the connection: who knows where the next request begins."""
 
 
 def check_head(request: web.BaseRequest, most_bytes: int = LIMITS.header_bytes) -> None:
     """
     Raises:
-        BadHead: 400, 415 where the body is encoded, 431 where the head is too large.
+        BadHeadError: 400, 415 where the body is encoded, 431 where the head is too large.
     """
     headers = request.headers
     if not request.raw_path.startswith("/"):
@@ -35,10 +35,10 @@ def check_head(request: web.BaseRequest, most_bytes: int = LIMITS.header_bytes) 
         if "Content-Length" in headers or request.version < HttpVersion11:
             raise wrong("the length of the body is told in two ways")
     if headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise BadHead(415, "unsupported_encoding", "the body is compressed, which is not read; send it as it is")
+        raise BadHeadError(415, "unsupported_encoding", "the body is compressed, which is not read; send it as it is")
     if sum(len(name) + len(value) + 4 for name, value in request.raw_headers) > most_bytes:
-        raise BadHead(431, "header_too_large", f"the headers are larger than {most_bytes >> 10} KiB")
+        raise BadHeadError(431, "header_too_large", f"the headers are larger than {most_bytes >> 10} KiB")
 
 
-def wrong(what: str) -> BadHead:
-    return BadHead(400, "bad_request", f"{what}; send HTTP/1.1 as RFC 9112 has it")
+def wrong(what: str) -> BadHeadError:
+    return BadHeadError(400, "bad_request", f"{what}; send HTTP/1.1 as RFC 9112 has it")

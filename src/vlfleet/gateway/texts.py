@@ -16,6 +16,8 @@ VISION_TOKENS = tuple(token for token in SPECIAL_TOKENS if "vision" in token or 
 VISION_TOKEN_IDS = frozenset(range(151652, 151657))
 """<|vision_start|> to <|video_pad|> in the vocabulary of Qwen2-VL and Qwen2.5-VL (tokenizer_config.json)."""
 REMEDY = "take it out, or put a space into it"
+MAX_DEPTH = 128
+"""Of lists and objects in one another. orjson reads 1024 and writes 254; a schema of tools has about 20."""
 
 
 def text_characters(prompt: Any) -> int:
@@ -45,11 +47,10 @@ def refuse_special_tokens(request: dict[str, Any], *, chat: bool) -> None:
         refuse_split_tokens(request["messages"])
     find = find_special_token if chat else find_vision_token
     for name, field in request.items():
-        if name in NOT_PROMPT:
-            continue
+        prompt = name not in NOT_PROMPT
         for path, value in strings_and_ids(field, name):
             # Looking for one character is 20 times as fast as looking for two, and base64 has no "<".
-            if isinstance(value, str) and "<" in value and (token := find(value)):
+            if prompt and isinstance(value, str) and "<" in value and (token := find(value)):
                 raise bad_request(path, f"{path} holds the special token {token}", REMEDY, "special_token")
 
 
@@ -74,21 +75,23 @@ def strings_and_ids(value: Any, path: str) -> Iterator[tuple[str, str | int]]:
     A loop, not a recursion: JSON may be nested deeper than Python's stack.
 
     Raises:
-        ApiError: 400, more than `MAX_VALUES` values.
+        ApiError: 400, more than `MAX_VALUES` values, or nested deeper than `MAX_DEPTH`.
     """
-    waiting: list[tuple[str, Any]] = [(path, value)]
+    waiting: list[tuple[str, Any, int]] = [(path, value, 0)]
     values = 0
     while waiting:
-        path, value = waiting.pop()
+        path, value, depth = waiting.pop()
         if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
             yield path, value
             continue
         values += len(value) if isinstance(value, list | dict) else 0
         if values > MAX_VALUES:
             raise bad_request(None, f"the request holds more than {MAX_VALUES} values", "split it")
+        if depth > MAX_DEPTH:
+            raise bad_request(path[:80], f"the request is nested more than {MAX_DEPTH} deep", "make it flatter")
         if isinstance(value, list):
-            waiting += [(f"{path}[{n}]", item) for n, item in enumerate(value)]
+            waiting += [(f"{path}[{n}]", item, depth + 1) for n, item in enumerate(value)]
         elif isinstance(value, dict):
             for key, item in value.items():
                 yield path, key
-                waiting.append((f"{path}.{key}", item))
+                waiting.append((f"{path}.{key}", item, depth + 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,6 +31,8 @@ NOT_PUBLIC = tuple(
 """Networks that `ipaddress` of one Python or another calls global, and that lead inside."""
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 """All that IANA gives out of IPv6."""
+HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
+"""As it is looked up: after IDNA, without the brackets of IPv6. Zones (fe80::1%eth0) lead inside."""
 _SEND_IT = "send the medium itself as a data: URL"
 
 
@@ -70,6 +73,8 @@ class FetchPolicy:
             raise MediaError(f"is a URL with scheme {parsed.scheme[:16]!r}", "use https, or " + _SEND_IT)
         if not host:
             raise MediaError("is a URL without a host", _SEND_IT)
+        if not HOST.fullmatch(parsed.raw_host or ""):
+            raise MediaError("is a URL whose host is neither a name nor an address", _SEND_IT)
         if parsed.raw_user is not None or parsed.raw_password is not None:
             raise MediaError("is a URL with a user or a password", _SEND_IT)
         if port not in self.ports:
