@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from benchmarks.plan_grid_points import GPU, GRIDS, Point, answer_tokens, setup_of
 from vlfleet.hardware.catalogue import find_model
-from vlfleet.plan.calibrate import fit
 from vlfleet.plan.demand import ImageSize, Workload
+from vlfleet.plan.least_squares import fit
 from vlfleet.plan.simulate_replica import Replica
 from vlfleet.plan.simulate_requests import Image, Request
 from vlfleet.plan.speed_coefficients import Coefficients, coefficients_of

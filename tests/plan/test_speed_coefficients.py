@@ -14,7 +14,7 @@ import pytest
 from vlfleet.errors import VlfleetError
 from vlfleet.hardware.catalogue import find_model
 from vlfleet.plan import speed_coefficients
-from vlfleet.plan.calibrate import fit
+from vlfleet.plan.least_squares import fit
 from vlfleet.plan.speed_coefficients import FITTED, Coefficients, coefficients_of, path_of, read, write
 
 H200 = find_model("H200")

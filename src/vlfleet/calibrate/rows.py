@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-from vlfleet.plan import calibrate
 from vlfleet.plan.demand import ImageSize, Picture, Workload
+from vlfleet.plan.least_squares import fit
 from vlfleet.plan.simulate_replica import Replica
 from vlfleet.plan.simulate_requests import Image, Request
 from vlfleet.plan.speed import Setup
@@ -120,7 +120,7 @@ def fitted(rows: Sequence[Row], start: Coefficients) -> Coefficients:
         off += [max(0.0, math.log(getattr(tried, name) / _MOST_EFFICIENT)) * _WALL for name in shares]
         return off + [_STAY * math.log(getattr(tried, name) / getattr(start, name)) for name in wanted]
 
-    found = calibrate.fit(start, wanted, residuals, rounds=12)
+    found = fit(start, wanted, residuals, rounds=12)
     return replace(found, **{name: min(getattr(found, name), _MOST_EFFICIENT) for name in shares})
 
 

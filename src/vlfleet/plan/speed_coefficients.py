@@ -4,7 +4,7 @@ Three kinds of coefficients, by where their default comes from:
 
 prior     of GPUs in general: fits on AIConfigurator's measured operators (ai-dynamo/aiconfigurator, Apache-2.0)
 host      CPU seconds of vLLM 0.32's and transformers 5's own code on one core, by benchmarks/host_costs.py
-fitted    on `FITTED_ROWS` and `FITTED_POINTS`, vLLM 0.26 with Qwen2.5-VL-3B and 7B on H200s, by `calibrate.fit`
+fitted    on `FITTED_ROWS` and `FITTED_POINTS`, vLLM 0.26 with Qwen2.5-VL-3B and 7B on H200s, by `least_squares.fit`
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Coefficients of the speed model from measurements: the least squares behind a calibration. Pure."""
+"""The least squares behind a calibration: coefficients of the speed model from measurements. Pure."""
 
 from __future__ import annotations
 
