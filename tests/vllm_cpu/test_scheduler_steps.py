@@ -13,7 +13,7 @@ import pytest
 
 from vlfleet import demo
 from vlfleet.plan.demand import ImageSize, Picture
-from vlfleet.plan.simulate_caches import BLOCK_TOKENS
+from vlfleet.plan.kv import BLOCK_SIZE
 from vlfleet.plan.simulate_engine import EngineState
 from vlfleet.plan.simulate_requests import Image, Request
 from vlfleet.plan.simulate_step import Limits
@@ -51,7 +51,7 @@ def theirs(scenarios: list[dict[str, Any]]) -> list[Steps]:
 
 def ours(wanted: dict[str, Any]) -> Steps:
     tokens, seqs, encoder, blocks = wanted["limits"]
-    engine = EngineState(Limits(tokens, seqs, encoder, blocks * BLOCK_TOKENS))
+    engine = EngineState(Limits(tokens, seqs, encoder, blocks * BLOCK_SIZE))
     for number, request in enumerate(wanted["requests"]):
         # Patches tell pictures apart in a step.
         images = [

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
-BLOCK_TOKENS = 16
-"""Of the KV cache on CUDA (vLLM 0.26, config/cache.py)."""
-
 
 class LeastRecent:
     """What fits into `capacity`; the one that was used longest ago goes first. The API server's cache of pixels."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from vlfleet.plan.simulate_caches import BLOCK_TOKENS, EncoderCache, KvCache
+from vlfleet.plan.kv import BLOCK_SIZE
+from vlfleet.plan.simulate_caches import EncoderCache, KvCache
 from vlfleet.plan.simulate_requests import Request
 from vlfleet.plan.simulate_step import Draft, Limits, Step
 from vlfleet.plan.speed_step import Batch
@@ -21,7 +22,7 @@ class EngineState:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.encoder = EncoderCache(limits.encoder_tokens)
-        self.kv = KvCache(limits.kv_cache_tokens // BLOCK_TOKENS)
+        self.kv = KvCache(limits.kv_cache_tokens // BLOCK_SIZE)
         self.waiting: deque[Request] = deque()
         self.running: dict[int, Request] = {}
         """In the order of their admission."""
@@ -36,7 +37,7 @@ class EngineState:
         self._context = 0
         self._blocks_until = 0
         """Decoding requests have their blocks for all steps before this one."""
-        self._needs = [0] * BLOCK_TOKENS
+        self._needs = [0] * BLOCK_SIZE
         """Decoding requests by the step (modulo a block) in which they need their next block."""
         self._last: dict[int, list[tuple[Request, int]]] = {}
         """By step: requests whose last token is scheduled in it."""
@@ -80,7 +81,7 @@ class EngineState:
 
     def _make_room_for_decodes(self) -> None:
         """Blocks for the sequences that begin a new one."""
-        place = self._number % BLOCK_TOKENS
+        place = self._number % BLOCK_SIZE
         while self._needs[place] and not self.kv.take(self._needs[place]):
             self._preempt()
         self._blocks_until = self._number + 1
@@ -110,13 +111,13 @@ class EngineState:
 
     def _place(self, request: Request) -> int:
         """The step, modulo a block, in which it needs a block: when its length so far is a multiple of one."""
-        return (request.turn + 1 - request.prompt_tokens) % BLOCK_TOKENS
+        return (request.turn + 1 - request.prompt_tokens) % BLOCK_SIZE
 
     def _wait_a_step(self, request: Request) -> int:
         """It decodes nothing in this step, so that all it does comes one step later; its tokens so far."""
         tokens = request.prompt_tokens + self._number - request.turn
         place = self._place(request)
-        if place == self._number % BLOCK_TOKENS:
+        if place == self._number % BLOCK_SIZE:
             self.kv.held -= 1
         request.turn += 1
         self._needs[place] -= 1
@@ -129,7 +130,7 @@ class EngineState:
         """Takes it from the sums; it has been in all steps before `number`."""
         first = request.turn + request.generated
         place = self._place(request)
-        request.nameless += sum(step % BLOCK_TOKENS == place for step in range(first, self._blocks_until))
+        request.nameless += sum(step % BLOCK_SIZE == place for step in range(first, self._blocks_until))
         request.generated = number - request.turn
         request.is_decoding = False
         self._decoding -= 1
@@ -165,11 +166,11 @@ class EngineState:
         while self.waiting and draft.budget > 0 and len(self.running) < self.limits.max_num_seqs:
             request = self.waiting[0]
             runs = request.runs[: self.kv.found(request.runs)]
-            while (cached := sum(blocks for _, blocks in runs) * BLOCK_TOKENS) >= request.want:
+            while (cached := sum(blocks for _, blocks in runs) * BLOCK_SIZE) >= request.want:
                 runs = runs[:-1]
             new = min(request.want - cached, draft.budget)
             new, images = self._pictures(request, cached, new, draft)
-            blocks = -(-request.want // BLOCK_TOKENS) - cached // BLOCK_TOKENS  # scheduler_reserve_full_isl
+            blocks = -(-request.want // BLOCK_SIZE) - cached // BLOCK_SIZE  # scheduler_reserve_full_isl
             if not new or blocks + self.kv.unheld(runs) > self.kv.free:
                 for index in range(len(request.images)):
                     self._release_picture(request, index)
@@ -226,11 +227,11 @@ class EngineState:
     def _grow(self, request: Request, tokens: int) -> bool:
         """Blocks up to this length; pictures that are wholly in them can be found by others from now on."""
         held = request.nameless + sum(blocks for _, blocks in request.runs[: request.runs_held])
-        blocks = max(0, -(-tokens // BLOCK_TOKENS) - held)
+        blocks = max(0, -(-tokens // BLOCK_SIZE) - held)
         if not self.kv.take(blocks):
             return False
         request.nameless += blocks
-        full = tokens // BLOCK_TOKENS - sum(blocks for _, blocks in request.runs[: request.runs_held])
+        full = tokens // BLOCK_SIZE - sum(blocks for _, blocks in request.runs[: request.runs_held])
         for key, size in request.runs[request.runs_held :]:
             if size > full or not self.kv.name(key, size):
                 break

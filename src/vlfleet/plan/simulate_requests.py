@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from vlfleet.plan.demand import Picture, Workload
-from vlfleet.plan.simulate_caches import BLOCK_TOKENS
+from vlfleet.plan.kv import BLOCK_SIZE
 
 LEAD_TOKENS = 4
 """Of the chat template before the first picture: <|im_start|>user\\n<|vision_start|>."""
@@ -87,7 +87,7 @@ def _runs(images: Sequence[Image], ends: Sequence[int]) -> tuple[tuple[Hashable,
     key: Hashable = ()
     for image, end in zip(images, ends[1:], strict=True):
         key = (key, image.number)
-        found.append((key, end // BLOCK_TOKENS))
+        found.append((key, end // BLOCK_SIZE))
     blocks = [0, *(block for _, block in found)]
     return tuple((key, end - before) for (key, end), before in zip(found, blocks, strict=False))
 

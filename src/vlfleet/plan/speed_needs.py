@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vlfleet.plan.demand import Picture, Workload
-from vlfleet.plan.simulate_caches import BLOCK_TOKENS
+from vlfleet.plan.kv import BLOCK_SIZE
 from vlfleet.plan.simulate_host import picture_cost
 from vlfleet.plan.speed import Setup
 from vlfleet.plan.speed_coefficients import Coefficients
@@ -55,7 +55,7 @@ def needs_of(setup: Setup, workload: Workload, share: Workload, work: Work, c: C
     prompt = w.prompt_tokens + w.media * tokens
     return Needs(
         tokens=prompt,
-        new_tokens=max(1.0, prompt - found + (found > 0) * BLOCK_TOKENS / 2),
+        new_tokens=max(1.0, prompt - found + (found > 0) * BLOCK_SIZE / 2),
         encodes=w.media - repeated + needed * (1 - hits.encoder),
         visual_tokens=tokens,
         patches=mean(lambda picture: picture.patches),

@@ -8,12 +8,12 @@ from dataclasses import replace
 from vlfleet.checkpoint import CheckpointInfo
 from vlfleet.engine.launch import EngineSpec, Failure, Value
 from vlfleet.engine.vllm.flags import without
+from vlfleet.plan.kv import BLOCK_SIZE
 
 SMALLEST_ENCODER_BUDGET_TOKENS = 4096
 """An image of 3.2 megapixels; a quarter of the default's memory (16,384 tokens)."""
 SMALLEST_MAX_MODEL_LEN = 2048
 SMALLEST_MAX_NUM_SEQS = 8
-_BLOCK_TOKENS = 16
 
 Healed = tuple[EngineSpec, str]
 
@@ -53,7 +53,7 @@ def _encoder(spec: EngineSpec, info: CheckpointInfo, decisions: Mapping[str, Val
 
 def _length(spec: EngineSpec, info: CheckpointInfo, failure: Failure, decisions: Mapping[str, Value]) -> Healed | None:
     now = spec.options.max_model_len or int(decisions.get("max_model_len", info.max_model_len))
-    shorter = int(failure.numbers.get("estimated_max_model_len", now // 4)) // _BLOCK_TOKENS * _BLOCK_TOKENS
+    shorter = int(failure.numbers.get("estimated_max_model_len", now // 4)) // BLOCK_SIZE * BLOCK_SIZE
     if shorter < SMALLEST_MAX_MODEL_LEN or shorter >= now:
         return None
     options = replace(spec.options, max_model_len=shorter)
