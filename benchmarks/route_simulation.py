@@ -173,7 +173,7 @@ class Ideal(Ours):
     def __init__(self, speeds: Sequence[Speed]) -> None:
         super().__init__(len(speeds), [capacities(speed) for speed in speeds], SEED)
         for name, speed in zip(self.names, speeds, strict=True):
-            learner = self.router.tracker(name).learner
+            learner = self.router.trackers[name].learner
             learner.coefficients = speed.truth
             for teach in ("first_token", "decoded", "whole"):
                 setattr(learner, teach, lambda *_: None)

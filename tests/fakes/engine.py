@@ -36,8 +36,8 @@ class Faults:
     """What the engine does wrong from now on. `fault` is one of
 
     `""` nothing, `die` (SIGKILL of itself, in a test: every connection cut and the port closed), `reset` (the
-    connection is cut), `500`, `503`, `400`, `garbage` (200 with bytes that are neither JSON nor SSE), `hang` (never
-    answers), `endless` (a stream without end), `error_event` (an SSE error object inside a 200 stream).
+    connection is cut), `500`, `503`, `429`, `400`, `garbage` (200 with bytes that are neither JSON nor SSE), `hang`
+    (never answers), `endless` (a stream without end), `error_event` (an SSE error object inside a 200 stream).
 
     A canary, vlfleet's request of one token, knows `hang` only: a wedged engine makes no token for anybody.
     """
@@ -226,7 +226,7 @@ class Engine:
         body: Json = json.loads(raw)
         self.note(request, raw, body)
         fault = self.take_fault()
-        if fault in ("400", "500", "503"):
+        if fault in ("400", "429", "500", "503"):
             return web.json_response(replies.error(int(fault)), status=int(fault))
         if fault == "garbage":
             return web.Response(body=b"\x00\xffgarbage" * 8, content_type="text/event-stream")

@@ -20,8 +20,10 @@ from tests.fakes.media import Costs
 from tests.gateway.rig import MODEL, Rig, rig
 from vlfleet.families.family import QWEN2_5_VL
 from vlfleet.gateway import EngineMedia
+from vlfleet.gateway.upstream import ROUTE
 from vlfleet.media import Vision
 from vlfleet.media.addresses import FetchPolicy, Urls
+from vlfleet.media.fit import Fit, Maths
 
 MEDIA = EngineMedia(Vision.of(QWEN2_5_VL), 4.0)
 COSTS = Costs(preprocess_seconds_per_token=6e-5, vision_seconds_per_token=6e-5)
@@ -152,14 +154,90 @@ async def test_several_pictures_keep_their_order_and_other_fields_survive() -> N
         assert sent == body
 
 
-async def test_engines_that_take_no_names_get_the_body_as_it_came() -> None:
+async def test_engines_that_forget_at_once_always_get_the_data() -> None:
     async with fleet(1, media=EngineMedia(MEDIA.vision, 0.0)) as made:
-        raw = json.dumps(about(picture(1)), indent=1).encode()
         for _ in range(2):
-            url, json_type = f"{made.url}/v1/chat/completions", {"Content-Type": "application/json"}
-            async with made.http.post(url, data=raw, headers=json_type) as answer:
-                assert answer.status == 200
-        assert made.engines[0].bodies[-2:] == [raw, raw]
+            await ask(made, about(picture(1)))
+        first, second = map(json.loads, made.engines[0].bodies[-2:])
+        part = second["messages"][0]["content"][0]
+        assert first == second
+        assert (part["image_url"]["url"], part["uuid"][:4]) == (picture(1), "vlf-")
+
+
+@pytest.mark.parametrize("cache_gb", [4.0, 0.0], ids=["names", "always data"])
+async def test_a_name_that_a_client_chose_reaches_no_engine(cache_gb: float) -> None:
+    async with fleet(1, media=EngineMedia(MEDIA.vision, cache_gb)) as made:
+        await ask(made, about(picture(1)))
+        known = json.loads(made.engines[0].bodies[-1])["messages"][0]["content"][0]["uuid"]
+        stolen = about(picture(2))
+        stolen["messages"][0]["content"][0]["uuid"] = known
+        await ask(made, stolen)
+        assert json.loads(made.engines[0].bodies[-1])["messages"][0]["content"][0]["uuid"] != known
+
+
+async def test_smaller_pictures_for_one_request_have_names_of_their_own() -> None:
+    async with fleet(1) as made:
+        await ask(made, about(picture(1)))
+        small = {"mm_processor_kwargs": {"max_pixels": 200_704}}
+        told = json.loads((await ask(made, {**about(picture(1)), **small}, **{ROUTE: "1"}))[ROUTE])
+        whole, shrunk = map(json.loads, made.engines[0].bodies[-2:])
+        assert shrunk["mm_processor_kwargs"] == small["mm_processor_kwargs"]
+        names = [each["messages"][0]["content"][0]["uuid"] for each in (whole, shrunk)]
+        assert len(set(names)) == 2
+        assert told["vision"] > 0
+        more = {"mm_processor_kwargs": {"max_pixels": 10**9}}
+        async with made.chat(**about(picture(1)), **more) as answer:
+            assert answer.status == 400
+            assert "ask for at most" in (await answer.json())["error"]["message"]
+
+
+async def test_where_a_request_would_go_is_told_without_sending_it() -> None:
+    async with fleet(2) as made:
+        await ask(made, about(picture(1)))
+        async with made.chat(**about(picture(1))) as answer:
+            home = answer.headers["X-Vlfleet-Replica"]
+        sent = [engine.seen.requests for engine in made.engines]
+        async with made.http.post(
+            f"{made.url}/v1/chat/completions", json=about(picture(1)), headers={ROUTE: "explain"}
+        ) as answer:
+            told = await answer.json()
+        assert (told["replica"], told["omitted_media"]) == (home, 1)
+        assert set(told["candidates"]) == {"r0", "r1"}
+        assert [engine.seen.requests for engine in made.engines] == sent
+
+
+async def test_pictures_are_fitted_where_the_fleet_says_so() -> None:
+    vision = Vision.of(QWEN2_5_VL, {"max_pixels": 1_075_648})
+    async with fleet(1, media=EngineMedia(vision, 4.0, Fit.of(vision, Maths.PILLOW))) as made:
+        large, small = picture(1, side=4000), picture(2, side=1036)
+        await ask(made, about(large, small))
+        first, second = (
+            part["image_url"]["url"] for part in json.loads(made.engines[0].bodies[-1])["messages"][0]["content"][:2]
+        )
+        assert second == small
+        kind, _, text = first.partition(",")
+        with Image.open(io.BytesIO(base64.b64decode(text))) as fitted:
+            assert (kind, fitted.size) == ("data:image/bmp;base64", vision.image_size(4000, 4000))
+        await ask(made, about(large, small))
+        assert json.loads(made.engines[0].bodies[-1])["messages"][0]["content"][0]["image_url"] is None
+        head, _, text = large.partition(",")
+        broken = f"{head},{text[: len(text) // 8 * 4]}"
+        async with made.chat(**about(broken)) as answer:
+            assert answer.status == 400
+            error = (await answer.json())["error"]
+        assert (error["param"], "damaged or truncated" in error["message"]) == ("messages[0].content[0]", True)
+
+
+async def test_what_is_looked_at_is_counted() -> None:
+    async with fleet(2) as made:
+        for _ in range(3):
+            replica = (await ask(made, about(picture(1))))["X-Vlfleet-Replica"]
+        assert await made.metric(f'vlfleet:encoder_runs_total{{how="needed",replica="{replica}"}}') == 1
+        assert await made.metric(f'vlfleet:encoder_runs_total{{how="avoided",replica="{replica}"}}') == 2
+        assert await made.metric(f'vlfleet:media_resident{{replica="{replica}"}}') == 1
+        assert await made.metric(f'vlfleet:images_total{{replica="{replica}"}}') == 3
+        assert await made.metric(f'vlfleet:visual_tokens_total{{replica="{replica}"}}') == 3 * 37 * 37
+        assert await made.metric("vlfleet:queue_requests") == 0
 
 
 async def test_a_route_is_told_to_who_asks() -> None:

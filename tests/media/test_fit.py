@@ -191,21 +191,24 @@ def test_a_fit_of_a_fleet() -> None:
 async def test_workers() -> None:
     fitter = Fitter(PILLOW, workers=1)
     try:
-        found = await fitter.data(FILES["JPEG"])
+        found = await fitter.data(base64.b64encode(FILES["JPEG"]))
         assert found is not None
         assert b"".join(found) == b"data:image/bmp;base64," + base64.b64encode(fit(FILES["JPEG"], PILLOW) or b"")
-        assert await fitter.data(encode(noise(28, 28))) is None
+        assert await fitter.data(base64.b64encode(encode(noise(28, 28)))) is None
         with pytest.raises(MediaError, match="looks like SVG"):
-            await fitter.data(b"<svg/>")
+            await fitter.data(base64.b64encode(b"<svg/>"))
         (worker,) = fitter._pool._processes  # type: ignore[union-attr]
-        asking = asyncio.create_task(fitter.data(encode(noise(4000, 4000), "PNG", compress_level=0)[: 15 << 20]))
+        with pytest.raises(MediaError, match="not valid base64"):
+            await fitter.data(b"so/so")
+        large = base64.b64encode(encode(noise(4000, 4000), "PNG", compress_level=0)[: 15 << 20])
+        asking = asyncio.create_task(fitter.data(large))
         await asyncio.sleep(0)
         os.kill(worker, signal.SIGKILL)
         with pytest.raises(MediaError, match=r"cannot be decoded|damaged|MiB"):
             await asking
         for _ in range(50):  # the pool notices in its own time
             try:
-                assert await fitter.data(FILES["JPEG"]) == found
+                assert await fitter.data(base64.b64encode(FILES["JPEG"])) == found
                 break
             except MediaError:
                 await asyncio.sleep(0.05)

@@ -54,14 +54,6 @@ def test_tenant_modality_settings_and_digest_all_count(a: str, b: str, c: str, d
     assert len(one) == 68
 
 
-@given(st.text(max_size=80), field)
-def test_what_a_client_chooses_is_no_mediums_name(chosen: str, tenant: str) -> None:
-    name = NAMER.name(digest_of_bytes(b"picture"), tenant=tenant)
-    assert NAMER.alias(chosen, tenant=tenant) != NAMER.alias(chosen, tenant=tenant + "x")
-    assert NAMER.alias(chosen, tenant=tenant).removeprefix("vlfc-") != name.removeprefix("vlf-")
-    assert not NAMER.alias(name, tenant=tenant).startswith("vlf-")
-
-
 def test_another_fleet_names_differently() -> None:
     assert Namer(bytes(32)).name(b"x") != NAMER.name(b"x")
     with pytest.raises(ValueError, match="32 bytes"):

@@ -15,6 +15,7 @@ from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.gateway.media import Found, Media, check_messages
 from vlfleet.gateway.route.features import Features, Medium, features
 from vlfleet.gateway.texts import refuse_special_tokens, text_characters
+from vlfleet.media import MediaError, pixel_settings
 
 Json = dict[str, Any]
 
@@ -29,7 +30,6 @@ MAX_CHOICES = 8
 """`n` multiplies the memory of a request (CVE-2026-34756)."""
 
 REFUSED_FIELDS = {
-    "mm_processor_kwargs": "404 bytes of it can ask for 700 MiB (vLLM PR 51449)",
     "media_io_kwargs": "it changes how media are decoded",
     "chat_template": "a template is a program",
     "prompt_embeds": "tensors from clients are not loaded (CVE-2025-62164)",
@@ -44,6 +44,8 @@ class Ask:
 
     stream: bool = False
     pictures: int = 0
+    pixels: int = 0
+    """Of them and of the frames of videos, as they are decoded."""
     work: float = 0.0
     """Predicted tokens: of the text, of the pictures, and of the answer."""
     most_events: int = LONGEST_CONTEXT_TOKENS
@@ -52,6 +54,8 @@ class Ask:
     """Those that have a name, in their order."""
     features: Features = field(default=Features(0, 0))
     """What the route goes by."""
+    priority: int = 0
+    """Among the requests of its tenant that wait; lower goes first, as in vLLM."""
 
 
 def inspect(body: bytes | bytearray, served_model_name: str, media: Media, *, chat: bool, session: str = "") -> Ask:
@@ -65,6 +69,8 @@ def inspect(body: bytes | bytearray, served_model_name: str, media: Media, *, ch
     check_fields(request, served_model_name)
     prompt = request.get("messages" if chat else "prompt")
     characters = text_characters(prompt)
+    if kwargs := request.get("mm_processor_kwargs"):
+        check_processor_kwargs(kwargs, media)
     if chat:
         check_messages(prompt, media)
     else:
@@ -75,10 +81,12 @@ def inspect(body: bytes | bytearray, served_model_name: str, media: Media, *, ch
     return Ask(
         stream=bool(request.get("stream")),
         pictures=media.pictures,
+        pixels=media.pixels,
         work=characters / CHARACTERS_PER_TOKEN + media.tokens + answer,
         most_events=most_events(request),
         media=tuple(media.found.values()),
         features=features(parts, answer, salt=(media.tenant, request.get("cache_salt") or ""), session=session),
+        priority=request.get("priority") or 0,
     )
 
 
@@ -126,9 +134,29 @@ def check_fields(request: Json, served_model_name: str) -> None:
     # vLLM reads "16" and 16.0 as 16, and "yes" as true: only what cannot be read in two ways goes through.
     if not isinstance(request.get("stream"), bool | None):
         raise bad_request("stream", "stream is neither true nor false", "send true or false")
+    if not isinstance(request.get("cache_salt"), str | None):
+        raise bad_request("cache_salt", "cache_salt is not a string", "send a string")
+    if not isinstance(request.get("priority"), int | None):
+        raise bad_request("priority", "priority is not a whole number", "send one; lower goes first")
     choices = request.get("n")
     if choices is not None and not (isinstance(choices, int) and choices <= MAX_CHOICES):
         raise bad_request("n", "n is not a small whole number", f"ask for at most {MAX_CHOICES} choices")
+
+
+def check_processor_kwargs(kwargs: Any, media: Media) -> None:
+    """A client may have its media made smaller than the fleet does, or less small, up to the fleet's own limit. Media
+    with other pixels have other names.
+
+    Raises:
+        ApiError: it asks for more than that, or for what is not known here.
+    """
+    if not isinstance(kwargs, dict):
+        raise bad_request("mm_processor_kwargs", "mm_processor_kwargs is not an object", "send {...}")
+    try:
+        media.vision = media.vision.under(kwargs)
+    except MediaError as error:
+        raise bad_request("mm_processor_kwargs", f"mm_processor_kwargs {error.cause}", error.remedy) from None
+    media.settings = pixel_settings(mm_processor_kwargs=kwargs)
 
 
 def check_prompt(prompt: Any) -> None:

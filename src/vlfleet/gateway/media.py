@@ -36,6 +36,8 @@ class Found:
     encoded_bytes: int
     data: tuple[bytes, ...] | None = None
     """The data: URL in pieces that belongs there, where the client sent a reference."""
+    text: bytes | None = None
+    """A picture's base64, where it may be fitted."""
 
 
 class Elsewhere(Exception):  # noqa: N818  (no fault: these are fetched, and the request is looked at again)
@@ -57,6 +59,10 @@ class Media:
     """Of uploads."""
     fetched: Mapping[str, Stored] | None = None
     """What was behind URLs. None: URLs are refused."""
+    fits: bool = False
+    """Pictures may be fitted."""
+    settings: bytes = b""
+    """What the request itself changes of the pixels that the model sees."""
     missing: list[str] = field(default_factory=list)
     """URLs that are not among them."""
     pictures: int = 0
@@ -146,9 +152,14 @@ def add(url: str | None, modality: str, m: int, p: int, media: Media, *, named: 
         most = f"send at most {MAX_PIXELS / 1e6:.0f} megapixels in a request"
         raise bad_request(path, f"the pictures up to {path} have {media.pixels / 1e6:.0f} megapixels", most)
     if named:
-        uuid = media.namer.name(medium.digest, tenant=media.tenant, modality=modality)
+        uuid = media.namer.name(medium.digest, tenant=media.tenant, modality=modality, settings=media.settings)
         data = stored.data if stored else None
-        media.found[m, p] = Found(m, p, uuid, medium.tokens, medium.encoded_bytes, data)
+        text = base64_text(url, stored) if media.fits and not media.settings and modality == "image" else None
+        media.found[m, p] = Found(m, p, uuid, medium.tokens, medium.encoded_bytes, data, text)
+
+
+def base64_text(url: str, stored: Stored | None) -> bytes:
+    return stored.text if stored else url.partition(",")[2].encode("ascii", "replace")
 
 
 def reference_to(url: str, path: str, media: Media) -> Stored | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.gateway.inspection import Ask
+from vlfleet.gateway.route.gate import Gate
+from vlfleet.gateway.route.router import Router
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 """Buckets for times of the engine; vLLM's own go to the same order of magnitude."""
@@ -32,6 +35,53 @@ class ReplicaCollector(Collector):
             in_flight.add_metric([replica.name], replica.in_flight)
             work.add_metric([replica.name], replica.outstanding_work)
         yield from (ready, in_flight, work)
+
+
+class RouteCollector(Collector):
+    """What the route knows of each replica, and the queue before them, read when somebody asks."""
+
+    def __init__(self, router: Router, gate: Gate) -> None:
+        self.router, self.gate = router, gate
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._replicas()
+        queue = self.gate.queue
+        yield GaugeMetricFamily("vlfleet:queue_requests", "That wait at the gateway.", len(queue))
+        yield GaugeMetricFamily("vlfleet:queue_visual_tokens", "Of requests that wait.", queue.visual_tokens)
+        yield GaugeMetricFamily("vlfleet:queue_work_seconds", "Predicted work of requests that wait.", queue.seconds)
+        yield GaugeMetricFamily("vlfleet:fleet_pace", "Predicted seconds of work done in a second.", self.gate.pace)
+        refused = CounterMetricFamily("vlfleet:queue_refused", "Requests that could not wait.", labels=["code"])
+        for code, number in self.gate.refusals.items():
+            refused.add_metric([code], number)
+        yield refused
+
+    def _replicas(self) -> Iterator[Metric]:
+        one = ["replica"]
+        held = GaugeMetricFamily("vlfleet:media_resident", "Media that its processor cache holds.", labels=one)
+        looks = CounterMetricFamily(
+            "vlfleet:encoder_runs",
+            "Media of requests: looked at since no replica held them (needed), or since another did (repeated), "
+            "or not looked at since this one did (avoided).",
+            labels=["replica", "how"],
+        )
+        work = CounterMetricFamily("vlfleet:work_seconds", "Predicted, of all requests sent there.", labels=one)
+        error = GaugeMetricFamily(
+            "vlfleet:prediction_error_ratio", "Usual error of predicted first tokens.", labels=one
+        )
+        trust = GaugeMetricFamily(
+            "vlfleet:cache_trust_ratio",
+            "Of its cache, the share that the route counts on.",
+            labels=["replica", "cache"],
+        )
+        for name, tracker in self.router.trackers.items():
+            held.add_metric([name], len(tracker.mirror.processor))
+            work.add_metric([name], tracker.work_seconds)
+            error.add_metric([name], tracker.learner.error)
+            trust.add_metric([name, "mm"], tracker.mirror.processor.share)
+            trust.add_metric([name, "prefix"], tracker.mirror.prefix.share)
+            for how, number in vars(self.router.looks[name]).items():
+                looks.add_metric([name, how], number)
+        yield from (held, looks, work, error, trust)
 
 
 class Metrics:
@@ -94,6 +144,36 @@ class Metrics:
             registry=registry,
             buckets=OVERHEAD_SECONDS,
         )
+
+        self.images = Counter(
+            "vlfleet:images", "Pictures and videos of requests that were answered.", by_replica, registry=registry
+        )
+        self.visual_tokens = Counter(
+            "vlfleet:visual_tokens", "Of requests that were answered.", by_replica, registry=registry
+        )
+        self.queue_seconds = Histogram(
+            "vlfleet:queue_wait_seconds",
+            "From the request's last byte until it might go to a replica.",
+            registry=registry,
+            buckets=SECONDS,
+        )
+
+    def watch(self, router: Router, gate: Gate) -> None:
+        """What these know is told, too."""
+        self.registry.register(RouteCollector(router, gate))
+
+    def sent_media(self, replica: str, media: int, left_out: int, saved_bytes: int) -> None:
+        """A request with so many media went to `replica`, which holds some: these were left out."""
+        if media:
+            self.media.labels(replica, "held").inc(left_out)
+            self.media.labels(replica, "sent").inc(media - left_out)
+            self.saved_bytes.labels(replica).inc(saved_bytes)
+
+    def answered(self, replica: str, ask: Ask) -> None:
+        """`replica` answered."""
+        if ask.pictures:
+            self.images.labels(replica).inc(ask.pictures)
+            self.visual_tokens.labels(replica).inc(ask.features.visual_tokens)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

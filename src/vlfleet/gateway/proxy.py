@@ -6,28 +6,34 @@ import asyncio
 import binascii
 import hashlib
 import logging
+import math
+import re
 import time
 
 from aiohttp import web
 
 from vlfleet.fleet.replica import Replica
+from vlfleet.gateway.access import ACCESS
 from vlfleet.gateway.admission import read_body, refusal
 from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.gateway.inspection import Ask, inspect
 from vlfleet.gateway.media import Elsewhere, Media
-from vlfleet.gateway.route.router import Decision
+from vlfleet.gateway.route.fair_queue import Refusal, Waiter
+from vlfleet.gateway.route.gate import Refused
+from vlfleet.gateway.route.router import Decision, explain
 from vlfleet.gateway.state import GATEWAY, Gateway, charge
-from vlfleet.gateway.upstream import REPLICA, REQUEST_ID, Exchange, Missed, Unanswered, Visit, send
-from vlfleet.media import MediaError, Stored, Vision, examine_bytes
+from vlfleet.gateway.upstream import REPLICA, REQUEST_ID, ROUTE, Exchange, Missed, Unanswered, Visit, send
+from vlfleet.media import MediaError, Stored, Vision, examine_bytes, modality_of
 from vlfleet.media.fetch import Fetcher
 
 TRIES = 2
-STILL = (b"avif", b"avis", b"heic", b"heix", b"mif1")
-"""Brands of pictures in the same container as MP4 (ISO 14496-12)."""
 SESSION = "X-Session-Id"
 """Of the policy `sticky`; the name that vllm-router reads, too."""
-MOVE_SECONDS = 0.25
-"""Between two looks for requests on stalled replicas."""
+TEND_SECONDS = 0.25
+"""Between two looks at those who wait."""
+TIMEOUTS = ("X-Request-Timeout", "X-Stainless-Read-Timeout")
+"""Headers in which clients say how many seconds they wait for the first byte; the second one is of OpenAI's SDKs."""
+SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?")
 
 log = logging.getLogger("vlfleet.gateway")
 
@@ -53,11 +59,65 @@ async def answer(exchange: Exchange) -> web.StreamResponse:
     gateway, request = exchange.gateway, exchange.request
     if refused := refusal(gateway.replicas, draining=gateway.draining.is_set()):
         raise refused
+    exchange.tenant = tenant_of(request)
+    if hopeless := gateway.gate.hopeless(exchange.tenant):
+        raise too_much(hopeless)
     exchange.body = await read_body(request, gateway.limits)
     exchange.started = time.perf_counter()
-    chat = request.path.endswith("/chat/completions")
-    exchange.ask = await look(exchange, chat=chat)
-    return await forward(exchange)
+    exchange.ask = await look(exchange, chat=request.path.endswith("/chat/completions"))
+    request.app[ACCESS].look_at(request, exchange.ask.pixels)
+    if request.headers.get(ROUTE) == "explain":
+        return explanation(exchange)
+    try:
+        async with gateway.gate.turn(lambda: waiter_of(exchange)) as exchange.turn:
+            gateway.metrics.queue_seconds.observe(time.perf_counter() - exchange.started)
+            return await forward(exchange)
+    except Refused as turned_away:
+        raise too_much(turned_away.refusal) from None
+
+
+def waiter_of(exchange: Exchange) -> Waiter:
+    """The request as the queue sees it. An answer that is not begun after the client's timeout is for nobody."""
+    ask, headers = exchange.ask, exchange.request.headers
+    given = next((headers[name] for name in TIMEOUTS if name in headers), "")
+    seconds = float(given) if SECONDS.fullmatch(given) else math.inf
+    gone = time.perf_counter() - exchange.started
+    return Waiter(
+        number=0,
+        key=exchange.tenant,
+        seconds=exchange.gateway.work_seconds(ask.features),
+        visual_tokens=ask.features.visual_tokens,
+        body_bytes=len(exchange.body),
+        priority=ask.priority,
+        deadline=time.monotonic() + seconds - gone,
+    )
+
+
+def too_much(refusal: Refusal) -> ApiError:
+    headers = {"Retry-After": str(refusal.retry_after_seconds)}
+    return ApiError(refusal.status, refusal.code, refusal.message, headers=headers)
+
+
+def explanation(exchange: Exchange) -> web.Response:
+    """Where the request would go now, and why. It goes nowhere.
+
+    Raises:
+        ApiError: no replica could take it.
+    """
+    found = exchange.gateway.decide(exchange.ask.features)
+    if found is None:
+        raise nobody(exchange.gateway)
+    exchange.code = 200
+    return web.json_response(explain(found[1]))
+
+
+def nobody(gateway: Gateway) -> ApiError:
+    """Why no replica takes a request, although some may be ready."""
+    if refused := refusal(gateway.replicas, draining=False):
+        return refused
+    seconds = gateway.pause_seconds()
+    message = f"every replica that is ready asked for a pause; ask again in {seconds} s"
+    return ApiError(503, "overloaded", message, headers={"Retry-After": str(seconds)})
 
 
 async def look(exchange: Exchange, *, chat: bool) -> Ask:
@@ -69,7 +129,8 @@ async def look(exchange: Exchange, *, chat: bool) -> Ask:
     gateway, request = exchange.gateway, exchange.request
     fetched: dict[str, Stored] | None = {} if gateway.fetcher else None
     while True:
-        media = Media(gateway.media.vision, gateway.namer, tenant_of(request), gateway.store, fetched)
+        fits = gateway.fitter is not None
+        media = Media(gateway.media.vision, gateway.namer, exchange.tenant, gateway.store, fetched, fits)
         session = request.headers.get(SESSION, "")
         try:
             return inspect(exchange.body, gateway.served_model_name, media, chat=chat, session=session)
@@ -92,8 +153,7 @@ async def fetch(fetcher: Fetcher, url: str, vision: Vision) -> Stored:
         MediaError: it cannot be had, or is none.
     """
     encoded = await fetcher.get(url)
-    modality = "video" if encoded[4:8] == b"ftyp" and encoded[8:12] not in STILL else "image"
-    medium = examine_bytes(encoded, modality, vision)
+    medium = examine_bytes(encoded, modality_of(encoded[:64]), vision)
     return Stored("", medium, await asyncio.to_thread(binascii.b2a_base64, encoded, newline=False))
 
 
@@ -116,7 +176,7 @@ async def forward(exchange: Exchange) -> web.StreamResponse:
     while True:
         found = gateway.decide(exchange.ask.features, names(exchange))
         if found is None:
-            raise refusal(gateway.replicas, draining=False) or ApiError(503, "not_ready", "no replica is ready")
+            raise nobody(gateway)
         replica, decision = found
         exchange.tried.append(replica)
         exchange.request[REPLICA] = replica.name
@@ -126,6 +186,8 @@ async def forward(exchange: Exchange) -> web.StreamResponse:
         except Unanswered as failure:
             if failure.unreachable:
                 gateway.report_unreachable(replica)
+            if failure.pause_seconds:
+                gateway.pause(replica, failure.pause_seconds)
             if len(exchange.tried) == TRIES or not may_retry(exchange, failure):
                 raise failure.error from None
             gateway.metrics.retries.labels(replica.name).inc()
@@ -138,10 +200,11 @@ async def visit(exchange: Exchange, replica: Replica, decision: Decision) -> web
     Raises:
         Unanswered: nothing has reached the client.
     """
-    router, features = exchange.gateway.router, exchange.ask.features
-    omit = decision.omit
+    gateway, features, omit = exchange.gateway, exchange.ask.features, decision.omit
+    router = gateway.router
     while True:
         exchange.visit = Visit(decision, router.sent(features, decision, time.monotonic(), streams=exchange.ask.stream))
+        gateway.gate.sent(exchange.turn, decision.terms.work)
         try:
             response = await send(exchange, replica, omit)
         except BaseException as failure:
@@ -149,11 +212,12 @@ async def visit(exchange: Exchange, replica: Replica, decision: Decision) -> web
             router.failed(replica.name, exchange.visit.job, time.monotonic(), missed=missed)
             if not missed:
                 raise
-            exchange.gateway.metrics.media_missed.labels(replica.name).inc()
+            gateway.metrics.media_missed.labels(replica.name).inc()
             omit = frozenset()
             continue
         if exchange.code == 200:
             router.finished(replica.name, exchange.visit.job, time.monotonic(), exchange.visit.tokens or None)
+            gateway.metrics.answered(replica.name, exchange.ask)
         else:
             router.failed(replica.name, exchange.visit.job, time.monotonic())
         return response
@@ -169,14 +233,19 @@ def names(exchange: Exchange) -> list[str]:
     return [replica.name for replica in exchange.tried]
 
 
-async def move_stalled(gateway: Gateway) -> None:
-    """Again and again gives what waits on a stalled replica to another, as far as tries and budget allow.
+async def tend(gateway: Gateway) -> None:
+    """Again and again looks after those who wait: lets them through where time alone has made room, sends them away
+    when no replica is left, and gives what waits on a stalled replica to another, as far as tries and budget allow.
 
     What cannot be given away goes on waiting: the replica may recover, or be ended, and then the request is tried
     elsewhere as any other whose engine has died.
     """
     while True:
-        await asyncio.sleep(MOVE_SECONDS)
+        await asyncio.sleep(TEND_SECONDS)
+        if gateway.gate.queue and (refused := refusal(gateway.replicas, draining=False)):
+            wait = int(refused.headers["Retry-After"])
+            gateway.gate.send_away(Refusal(refused.status, refused.code, refused.message, wait))
+        gateway.gate.admit()
         if not any(replica.stalled for replica in gateway.replicas):
             continue
         for exchange in list(gateway.waiting):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -18,8 +19,11 @@ from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.gateway.admission import Limits
 from vlfleet.gateway.metrics import Metrics
 from vlfleet.gateway.retries import RetryBudget, Suspects
+from vlfleet.gateway.route.cost import Coefficients
 from vlfleet.gateway.route.features import Features
+from vlfleet.gateway.route.gate import Gate
 from vlfleet.gateway.route.mirror import capacities_of
+from vlfleet.gateway.route.pauses import Pauses
 from vlfleet.gateway.route.router import Decision, Router
 from vlfleet.media import Namer, Store, Vision
 from vlfleet.media.fetch import Fetcher
@@ -27,6 +31,7 @@ from vlfleet.media.identity import SECRET_BYTES
 
 if TYPE_CHECKING:
     from vlfleet.gateway.upstream import Exchange
+    from vlfleet.media.fit import Fit, Fitter
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,11 @@ class EngineMedia:
 
     vision: Vision = field(default_factory=lambda: Vision.of(QWEN2_5_VL))
     mm_processor_cache_gb: float = 0.0
-    """Of each replica. 0: its engine takes no names for media, or forgets them at once."""
+    """Of each replica. 0: its engine needs the data of every medium of every request."""
+    fit: Fit | None = None
+    """Pictures go on at the size at which the model sees them. None: as they came."""
+    seed: Coefficients = field(default_factory=Coefficients)
+    """What is known of their speed before they have answered anything."""
 
 
 @dataclass
@@ -51,12 +60,15 @@ class Gateway:
     session: aiohttp.ClientSession
     budget: RetryBudget = field(default_factory=RetryBudget)
     suspects: Suspects = field(default_factory=Suspects)
+    pauses: Pauses = field(default_factory=Pauses)
+    gate: Gate = field(init=False)
     waiting: set[Exchange] = field(default_factory=set)
     """Requests that a replica has and of whose answer nothing has reached the client."""
     media: EngineMedia = field(default_factory=EngineMedia)
     router: Router = field(default_factory=Router)
+    fitter: Fitter | None = None
+    """None: pictures go on as they came."""
     namer: Namer = field(default_factory=lambda: Namer(secrets.token_bytes(SECRET_BYTES)))
-    """Its secret is as old as this gateway: what engines hold from before is looked at once more."""
     store: Store = field(default_factory=Store)
     """Of uploads."""
     fetcher: Fetcher | None = None
@@ -65,22 +77,53 @@ class Gateway:
     """Of each replica that the router knows: when the process was started that it knows."""
     started_at: float = field(default_factory=time.time)
 
-    def ready(self, tried: Collection[str]) -> list[Replica]:
-        """The replicas for the next try; those that were just unreachable only when there is no other."""
-        left = [each for each in self.replicas if each.phase is Phase.READY and each.name not in tried]
-        doubtful = self.suspects.at(time.monotonic())
-        return [each for each in left if each.name not in doubtful] or left
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.room, lambda: self.router.backlog_seconds(time.monotonic()), len(self.replicas))
+        self.metrics.watch(self.router, self.gate)
 
-    def decide(self, request: Features, tried: Collection[str]) -> tuple[Replica, Decision] | None:
-        """Where a request goes now, and why; None when no replica is left."""
-        ready = {replica.name: replica for replica in self.ready(tried)}
-        for replica in ready.values():
+    def ready(self, tried: Collection[str] = ()) -> list[Replica]:
+        """The replicas for the next try, without those that asked for a pause; those that were just unreachable only
+        when there is no other."""
+        now = time.monotonic()
+        paused, doubtful = self.pauses.at(now), self.suspects.at(now)
+        left = [
+            each
+            for each in self.replicas
+            if each.phase is Phase.READY and each.name not in tried and each.name not in paused
+        ]
+        for replica in left:
             if self.lives.get(replica.name) != replica.started_at:
                 self.lives[replica.name] = replica.started_at
                 capacities = capacities_of(replica.decisions, self.media.mm_processor_cache_gb)
-                self.router.started(replica.name, capacities)
+                self.router.started(replica.name, capacities, self.seed_of(replica))
+        return [each for each in left if each.name not in doubtful] or left
+
+    def seed_of(self, replica: Replica) -> Coefficients:
+        """What is known of its speed before it has answered anything."""
+        slots = replica.decisions.get("max_num_seqs")
+        return replace(self.media.seed, slots=slots) if isinstance(slots, int) and slots > 0 else self.media.seed
+
+    def room(self) -> bool:
+        """Whether another request may be sent now."""
+        return self.router.room((replica.name for replica in self.ready()), time.monotonic())
+
+    def decide(self, request: Features, tried: Collection[str] = ()) -> tuple[Replica, Decision] | None:
+        """Where a request goes now, and why; None when no replica is left."""
+        ready = {replica.name: replica for replica in self.ready(tried)}
         decision = self.router.decide(request, time.monotonic(), list(ready))
         return (ready[decision.replica], decision) if decision else None
+
+    def work_seconds(self, request: Features) -> float:
+        """What it would take of the fleet, as predicted now."""
+        return self.router.work_seconds(request, [replica.name for replica in self.ready()], time.monotonic())
+
+    def pause(self, replica: Replica, seconds: float) -> None:
+        """It asked to be left alone for so long."""
+        self.pauses.add(replica.name, seconds, time.monotonic())
+
+    def pause_seconds(self) -> int:
+        """Until the first replica that asked for a pause may be asked again: whole seconds, at least one."""
+        return max(1, math.ceil(min(self.pauses.at(time.monotonic()).values(), default=1.0)))
 
     def report_unreachable(self, replica: Replica) -> None:
         self.suspects.add(replica.name, time.monotonic())

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import aiohttp
 import orjson
 from aiohttp import web
 
 from vlfleet.fleet.replica import Replica
-from vlfleet.gateway.errors import ApiError
+from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.gateway.inspection import Ask
 from vlfleet.gateway.metrics import CLIENT_LEFT
+from vlfleet.gateway.route.gate import Turn
+from vlfleet.gateway.route.pauses import retry_after_seconds
 from vlfleet.gateway.route.router import Decision, explain
 from vlfleet.gateway.route.tracker import Job
 from vlfleet.gateway.sse import WholeEvents
 from vlfleet.gateway.state import Gateway
-from vlfleet.media import Edit, splice
+from vlfleet.media import Edit, MediaError, Spliced, splice
 from vlfleet.media.identity import Buffer
 
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -42,13 +46,17 @@ UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 class Unanswered(Exception):  # noqa: N818  (a state of the request, told to nobody)
     """The replica gave nothing that has reached the client, so another may be asked; else `error` is the answer."""
 
-    def __init__(self, error: ApiError, *, sent: bool = True, unreachable: bool = False) -> None:
+    def __init__(
+        self, error: ApiError, *, sent: bool = True, unreachable: bool = False, pause_seconds: float = 0.0
+    ) -> None:
         super().__init__(error.message)
         self.error = error
         self.sent = sent
         """The engine may have begun to work on it, and another try is not paid for."""
         self.unreachable = unreachable
         """The connection failed: the engine may be dead."""
+        self.pause_seconds = pause_seconds
+        """It asked to be left alone for so long."""
 
 
 class Missed(Exception):  # noqa: N818  (told to nobody: the request goes again)
@@ -77,7 +85,10 @@ class Exchange:
     request: web.Request
     started: float
     """`time.perf_counter()` at the last byte of the body."""
+    tenant: str = ""
+    """Who asks, for shares and for names of media."""
     body: bytearray = field(default_factory=bytearray)
+    turn: Turn = field(default_factory=lambda: Turn(-1))
     ask: Ask = field(default_factory=Ask)
     code: int = CLIENT_LEFT
     """The status to count it under."""
@@ -124,11 +135,11 @@ async def send(exchange: Exchange, replica: Replica, omit: Collection[str] = ())
         Missed: the replica lacks one of `omit`.
     """
     gateway = exchange.gateway
-    pieces = named(exchange, replica, omit)
-    size = sum(map(len, pieces))
+    body = named(exchange, replica, omit, await fitted(exchange, omit))
+    size = body.length_bytes
     headers = upstream_headers(exchange, replica, size)
     # aiohttp copies a small body in one go; a large one is fed in slices so that other streams keep moving.
-    data = b"".join(pieces) if size <= SLICE_BYTES else slices(pieces)
+    data = body.join() if size <= SLICE_BYTES else slices(body.pieces)
     gateway.metrics.overhead.observe(time.perf_counter() - exchange.started)
     url = replica.base_url + exchange.request.path
     try:
@@ -152,26 +163,45 @@ async def send(exchange: Exchange, replica: Replica, omit: Collection[str] = ())
         raise died(exchange, replica) from None
 
 
-def named(exchange: Exchange, replica: Replica, omit: Collection[str]) -> Sequence[Buffer]:
-    """The body as it came, with a name for each medium where the engine takes names, and without data it holds."""
-    gateway, media = exchange.gateway, exchange.ask.media
-    if not gateway.media.mm_processor_cache_gb:
-        plain = [Edit(each.message, each.part, data=each.data) for each in media if each.data is not None]
-        return splice(exchange.body, None, plain).pieces
-    if not media:
-        return [exchange.body]
-    edits = [
+async def fitted(exchange: Exchange, omit: Collection[str]) -> dict[str, tuple[bytes, bytes]]:
+    """By name, the pictures that go on at the size at which the model sees them.
+
+    Raises:
+        ApiError: 400, one is damaged.
+    """
+    fitter = exchange.gateway.fitter
+    if fitter is None:
+        return {}
+    found: dict[str, tuple[bytes, bytes]] = {}
+    for each in exchange.ask.media:
+        if each.text is None or each.uuid in omit or each.uuid in found:
+            continue
+        try:
+            data = await fitter.data(each.text)
+        except MediaError as error:
+            path = f"messages[{each.message}].content[{each.part}]"
+            raise bad_request(path, f"{path} {error.cause}", error.remedy, "invalid_image") from None
+        if data is not None:
+            found[each.uuid] = data
+    return found
+
+
+def named(
+    exchange: Exchange, replica: Replica, omit: Collection[str], fits: Mapping[str, tuple[bytes, bytes]]
+) -> Spliced:
+    """The body as it came, with a name for each medium, which takes the place of a name that the client chose (it might
+    be another tenant's), and without data that the replica holds."""
+    media = exchange.ask.media
+    left_out = [each for each in media if each.uuid in omit]
+    saved = sum(each.encoded_bytes for each in left_out)
+    exchange.gateway.metrics.sent_media(replica.name, len(media), len(left_out), saved)
+    edits = (
         Edit(each.message, each.part, each.uuid, drop=True)
         if each.uuid in omit
-        else Edit(each.message, each.part, each.uuid, data=each.data)
+        else Edit(each.message, each.part, each.uuid, data=fits.get(each.uuid, each.data))
         for each in media
-    ]
-    metrics = gateway.metrics
-    left_out = [each for each in media if each.uuid in omit]
-    metrics.media.labels(replica.name, "held").inc(len(left_out))
-    metrics.media.labels(replica.name, "sent").inc(len(media) - len(left_out))
-    metrics.saved_bytes.labels(replica.name).inc(sum(each.encoded_bytes for each in left_out))
-    return splice(exchange.body, None, edits).pieces
+    )
+    return splice(exchange.body, None, edits)
 
 
 def died(exchange: Exchange, replica: Replica) -> Unanswered:
@@ -240,10 +270,11 @@ async def pass_whole(exchange: Exchange, replica: Replica, upstream: aiohttp.Cli
             exchange.visit.tokens = told_tokens(body)
     if status == 400 and lacks_medium(body):
         raise Missed
-    if status == 503:
-        wait = upstream.headers.get("Retry-After", "1")
-        error = ApiError(503, "overloaded", f"{replica.name}: {engine_message(body)}", headers={"Retry-After": wait})
-        raise Unanswered(error)
+    if status in (429, 503):
+        seconds = retry_after_seconds(upstream.headers.get("Retry-After"), datetime.now(UTC)) or 1.0
+        headers = {"Retry-After": str(math.ceil(seconds))}
+        error = ApiError(503, "overloaded", f"{replica.name}: {engine_message(body)}", headers=headers)
+        raise Unanswered(error, pause_seconds=seconds)
     if status in (401, 403):
         message = f"{replica.name} does not take the fleet's key; another program may listen on its port"
         raise Unanswered(ApiError(502, "replica_refused", message), sent=False)

@@ -5,7 +5,7 @@ Nothing here decodes a pixel but `fit`, which is asked for by name.
 
 from vlfleet.media.data_url import decode_data_url
 from vlfleet.media.examine import Medium, examine_base64, examine_bytes, examine_data_url
-from vlfleet.media.header import GATEWAY_LIMITS, Header, MediaError, MediaLimits, read_header
+from vlfleet.media.header import GATEWAY_LIMITS, Header, MediaError, MediaLimits, modality_of, read_header
 from vlfleet.media.identity import Namer, digest_of_base64, digest_of_bytes, digest_of_frames, pixel_settings
 from vlfleet.media.measure import Vision
 from vlfleet.media.references import PartError, Reference, references
@@ -36,6 +36,7 @@ __all__ = [
     "examine_base64",
     "examine_bytes",
     "examine_data_url",
+    "modality_of",
     "pixel_settings",
     "read_header",
     "read_video_header",

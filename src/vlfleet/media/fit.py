@@ -8,7 +8,7 @@ it leaves 25 to 40 dB.
 from __future__ import annotations
 
 import asyncio
-import base64
+import binascii
 import contextlib
 import ctypes
 import io
@@ -183,10 +183,18 @@ RESIZES: dict[Maths, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
 }
 
 
-def fit_to_base64(encoded: bytes, how: Fit, limits: MediaLimits) -> bytes | None:
-    """`fit` as a worker does it, with the base64 in which the picture travels."""
+def fit_base64(text: bytes, how: Fit, limits: MediaLimits) -> bytes | None:
+    """`fit` as a worker does it, on the base64 in which pictures travel.
+
+    Raises:
+        MediaError: see `fit`; or not base64.
+    """
+    try:
+        encoded = binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        raise MediaError("is not valid base64", "send data:image/png;base64,...") from None
     fitted = fit(encoded, how, limits)
-    return None if fitted is None else base64.b64encode(fitted)
+    return None if fitted is None else binascii.b2a_base64(fitted, newline=False)
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -224,8 +232,9 @@ class Fitter:
         self._workers = workers
         self._pool: Executor | None = None
 
-    async def data(self, encoded: bytes) -> tuple[bytes, bytes] | None:
+    async def data(self, text: bytes) -> tuple[bytes, bytes] | None:
         """A data: URL of the fitted picture in pieces, for `Edit.data`; None where the picture goes on as it came.
+        `text` is the picture in base64.
 
         Raises:
             MediaError: see `fit`; or the picture made its decoder crash.
@@ -235,15 +244,13 @@ class Fitter:
             self._pool = ProcessPoolExecutor(self._workers, spawn, prepare, (self.how.maths,))
         pool, loop = self._pool, asyncio.get_running_loop()
         try:
-            text = await loop.run_in_executor(pool, fit_to_base64, encoded, self.how, self.limits)
+            fitted = await loop.run_in_executor(pool, fit_base64, text, self.how, self.limits)
         except BrokenProcessPool:
             if self._pool is pool:
                 self._pool = None
                 pool.shutdown(wait=False)
             raise MediaError("cannot be decoded", "send it in another format") from None
-        if text is None:
-            return None
-        return f"data:image/{self.how.output.lower()};base64,".encode(), text
+        return None if fitted is None else (f"data:image/{self.how.output.lower()};base64,".encode(), fitted)
 
     def close(self) -> None:
         """Ends the workers."""

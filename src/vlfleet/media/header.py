@@ -128,6 +128,11 @@ def other_kind(start: bytes) -> str:
     return next((kind for magic, kind in OTHER_KINDS.items() if start.startswith(magic) or text.startswith(magic)), "")
 
 
+def modality_of(start: bytes) -> str:
+    """image or video, by a file's first bytes; what is neither is taken for an image, and refused as one."""
+    return "video" if start[4:8] == b"ftyp" and other_kind(start) == "a video" else "image"
+
+
 def is_animated(data: bytes, kind: str) -> bool:
     """Whether the header announces several frames: APNG by its acTL chunk, WebP by its flag, GIF by the block that
     makes it loop. A GIF that plays once has no such block and passes for its first frame, as in every decoder."""

@@ -82,11 +82,6 @@ class Namer:
         """The id of an upload: the same file of the same tenant has the same id, and no other tenant can guess it."""
         return "file-" + self._hash(b"file", digest, tenant.encode())
 
-    def alias(self, chosen: str, *, tenant: str = "") -> str:
-        """The name under which a uuid that a client chose is kept; it can equal neither a medium's name nor what
-        another tenant chose."""
-        return "vlfc-" + self._hash(b"chosen", chosen.encode("utf-8", "surrogatepass"), tenant.encode())
-
     def _hash(self, *fields: bytes) -> str:
         hasher = blake3(key=self.secret)
         for field in fields:  # with lengths, so that no two lists of fields are one stream of bytes

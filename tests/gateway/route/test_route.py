@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlfleet.gateway.retries import RetryBudget
 from vlfleet.gateway.route import (
     Candidate,
     Capacities,
@@ -28,9 +27,10 @@ from vlfleet.gateway.route import (
     features,
     predict,
 )
+from vlfleet.gateway.route.answers import Answers
 from vlfleet.gateway.route.correction import counters
 from vlfleet.gateway.route.learn import BOUND, Learner, Weights
-from vlfleet.gateway.route.pauses import Pauses, may_retry, retry_after_seconds, wait_seconds
+from vlfleet.gateway.route.pauses import Pauses, retry_after_seconds
 
 tokens = st.integers(0, 20_000)
 lefts = st.builds(Left, tokens, tokens, tokens)
@@ -222,7 +222,7 @@ def test_nobody_left_is_none_and_an_idle_fleet_has_no_load() -> None:
         job = made.sent(asked(1), decision, 0.0)
         getattr(made, ends)("r0", job, 1.0)
         getattr(made, ends)("r0", job, 2.0)
-        assert made.tracker("r0").load(3.0) == Load()
+        assert made.trackers["r0"].load(3.0) == Load()
 
 
 @given(st.integers(0, 10_000))
@@ -246,7 +246,7 @@ def test_whatever_happens_no_load_is_left(seed: int) -> None:
     for name, job in jobs:
         made.finished(name, job, now)
     for name in names:
-        tracker = made.tracker(name)
+        tracker = made.trackers[name]
         assert tracker.load(now) == Load()
         assert (tracker.mirror.prefix.held, tracker.in_flight) == (0, 0)
 
@@ -275,11 +275,11 @@ def test_counters_that_say_less_make_the_mirror_believe_less() -> None:
         serve(made, asked(turn % 3), float(turn), names)
     assert counters(metrics(60, 57)).mm_hits == 57
     assert not made.scraped("r0", metrics(60, 57)).foreign
-    assert made.tracker("r0").mirror.processor.share == 1.0
+    assert made.trackers["r0"].mirror.processor.share == 1.0
     for turn in range(60):
         serve(made, asked(turn % 3), 100.0 + turn, names)
     made.scraped("r0", metrics(120, 70))
-    assert made.tracker("r0").mirror.processor.share < 1.0
+    assert made.trackers["r0"].mirror.processor.share < 1.0
 
 
 def test_counters_that_go_back_are_another_engine() -> None:
@@ -318,19 +318,24 @@ def test_runs_cover_whole_blocks_once(parts: list[bytes | Medium]) -> None:
     assert made.visual_tokens == sum(part.tokens for part in parts if isinstance(part, Medium))
 
 
-def test_retries() -> None:
+def test_pauses_end_and_are_bounded() -> None:
     now = datetime(2026, 11, 21, tzinfo=UTC)
     assert retry_after_seconds("7", now) == 7
     assert retry_after_seconds("Sat, 21 Nov 2026 00:00:30 GMT", now) == 30
     assert retry_after_seconds("soon", now) is None
-    pauses, budget = Pauses(), RetryBudget()
+    pauses = Pauses()
     pauses.add("r1", 7, now=0.0)
     pauses.add("r2", 1e9, now=0.0)
     assert dict(pauses.at(1.0)) == {"r1": 6, "r2": 59}
-    ready = ["r0", "r1", "r2"]
-    assert not may_retry(ready, ["r0"], pauses.at(1.0), budget, paid=False)
-    assert wait_seconds(["r1", "r2"], pauses.at(1.0)) == 6
-    assert may_retry(ready, ["r0"], pauses.at(8.0), budget, paid=False)
-    budget.tokens = 0
-    assert not may_retry(ready, ["r0"], pauses.at(8.0), budget, paid=False)
-    assert may_retry(ready, ["r0"], pauses.at(8.0), budget, paid=True)
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=50))
+def test_answers_are_expected_to_be_as_long_as_they_were(lengths: list[int]) -> None:
+    answers = Answers()
+    assert answers.expected(64) == 64
+    for length in lengths:
+        answers.came(64, length)
+    assert answers.expected(64) == pytest.approx(sum(lengths) / len(lengths), abs=0.5 + 1e-6)
+    assert answers.expected(1000) == 1000
+    assert 1 <= answers.expected(65) <= 65
+    assert answers.expected(0) == 0

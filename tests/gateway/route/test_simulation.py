@@ -36,7 +36,7 @@ def test_a_slow_replica_is_found_out_and_used_by_its_worth() -> None:
         rows[name] = play(requests, each, speeds, rate=42.0).row()
     assert rows["ours"]["p99"] < 0.85 * rows["least connections"]["p99"]
     assert rows["ours"]["p99"] < 0.2 * rows["round robin"]["p99"]
-    slow, fast = (made["ours"].router.tracker(name).learner.coefficients for name in ("r3", "r0"))
+    slow, fast = (made["ours"].router.trackers[name].learner.coefficients for name in ("r3", "r0"))
     work = Left(1300, 1300, 1400)
     ratio = predict(work, 1, Load(), slow).total / predict(work, 1, Load(), fast).total
     assert ratio == pytest.approx(3.0, rel=0.35)

@@ -22,10 +22,10 @@ class Bounds:
     """Of everything that waits; a request that alone is larger is refused for good by the checks before."""
 
     requests: int = 512
-    visual_tokens: int = 2_000_000
-    """About 1,500 images of a megapixel: their bodies wait in memory, too."""
-    share_of_key: float = 0.5
-    """Of either bound, the most that one key may take while others wait as well."""
+    visual_tokens: int = 1_000_000
+    """About 750 images of a megapixel."""
+    body_bytes: int = 1 << 30
+    """They wait in the gateway's memory."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Waiter:
     seconds: float
     """Predicted work."""
     visual_tokens: int = 0
+    body_bytes: int = 0
     priority: int = 0
     deadline: float = math.inf
     """After it nobody waits for the answer."""
@@ -61,7 +62,6 @@ class _Lane:
     waiting: list[tuple[int, int, Waiter]] = field(default_factory=list)
     deficit: float = 0.0
     requests: int = 0
-    visual_tokens: int = 0
     seconds: float = 0.0
 
 
@@ -74,6 +74,7 @@ class FairQueue:
         """Predicted work of all that wait."""
         self.requests = 0
         self.visual_tokens = 0
+        self.body_bytes = 0
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
         self._gone: set[int] = set()
         self._waiting: dict[int, Waiter] = {}
@@ -87,21 +88,43 @@ class FairQueue:
         `backlog_seconds` of work are at the replicas already, and all of them together do `pace` seconds of predicted
         work in a second.
         """
-        wait = (backlog_seconds + self.seconds) / max(pace, 1e-6)
+        own, lanes = self._lanes.get(waiter.key), self._others(waiter.key) + 1
+        own_seconds = own.seconds if own else 0.0
+        wait = (backlog_seconds + min(self.seconds, own_seconds * lanes)) / pace
         if waiter.deadline < now + wait:
             message = f"it could not begin before its deadline: about {wait:.0f} s of work wait; ask later, or for less"
             return Refusal(503, "deadline", message, retry_after(wait))
-        bounds, lane = self.bounds, self._lanes.get(waiter.key)
-        full = self.requests >= bounds.requests or self.visual_tokens + waiter.visual_tokens > bounds.visual_tokens
-        if full and self.requests:
-            message = f"the fleet has {self.requests} requests waiting, about {wait:.0f} s of work; send it again then"
-            return Refusal(503, "overloaded", message, retry_after(wait))
-        if lane is not None and len(self._lanes) > 1 and self._too_much(lane, waiter):
-            own = lane.seconds * len(self._lanes) / max(pace, 1e-6)
-            message = f"this key has {lane.requests} requests waiting and others wait too; send fewer at a time"
-            return Refusal(429, "too_many_waiting", message, retry_after(own))
-        self._add(waiter)
-        return None
+        if not self._full(waiter):
+            self._add(waiter)
+            return None
+        if own and own.requests and lanes > 1:
+            message = f"this key has {own.requests} requests waiting and others wait too; send fewer at a time"
+            return Refusal(429, "too_many_waiting", message, retry_after(wait))
+        wait = (backlog_seconds + self.seconds) / pace
+        message = f"the fleet has {self.requests} requests waiting, about {wait:.0f} s of work; send it again then"
+        return Refusal(503, "overloaded", message, retry_after(wait))
+
+    def make_room(self, waiter: Waiter) -> list[Waiter]:
+        """Sends away the last ones of the key with the most work waiting, so that `waiter` of another key finds room
+        (McKenney, Stochastic Fairness Queueing, 1990: drop from the longest queue). Returns those who have left: none
+        when `waiter`'s own key would still have the most, or nobody waits."""
+        gone: list[Waiter] = []
+        while self.requests and self._full(waiter):
+            key, lane = max(self._lanes.items(), key=lambda item: item[1].seconds)
+            own = self._lanes.get(waiter.key)
+            if key == waiter.key or lane.seconds <= (own.seconds if own else 0.0) + waiter.seconds:
+                break
+            last = max(each for each in lane.waiting if each[2].number in self._waiting)[2]
+            self.leave(last.number)
+            gone.append(last)
+        return gone
+
+    def hopeless(self, key: str) -> bool:
+        """Whether any request of `key` would be refused now, whatever it asks for."""
+        if self.requests < self.bounds.requests:
+            return False
+        own = self._lanes.get(key)
+        return own is not None and own.seconds >= max(lane.seconds for lane in self._lanes.values())
 
     def peek(self) -> Waiter | None:
         """The next to go, who stays; None when nobody waits. Call `expired` before."""
@@ -151,30 +174,37 @@ class FairQueue:
             self.leave(waiter.number)
         return late
 
-    def _too_much(self, lane: _Lane, waiter: Waiter) -> bool:
-        share = self.bounds.share_of_key
-        requests = lane.requests >= share * self.bounds.requests
-        return requests or lane.visual_tokens + waiter.visual_tokens > share * self.bounds.visual_tokens
+    def _others(self, key: str) -> int:
+        """Keys beside this one that have requests waiting."""
+        return sum(1 for other, lane in self._lanes.items() if lane.requests and other != key)
+
+    def _full(self, waiter: Waiter) -> bool:
+        bounds = self.bounds
+        return bool(self.requests) and (
+            self.requests >= bounds.requests
+            or self.visual_tokens + waiter.visual_tokens > bounds.visual_tokens
+            or self.body_bytes + waiter.body_bytes > bounds.body_bytes
+        )
 
     def _add(self, waiter: Waiter) -> None:
         lane = self._lanes.setdefault(waiter.key, _Lane())
         heapq.heappush(lane.waiting, (waiter.priority, waiter.number, waiter))
         self._waiting[waiter.number] = waiter
         lane.requests += 1
-        lane.visual_tokens += waiter.visual_tokens
         lane.seconds += waiter.seconds
         self.requests += 1
         self.visual_tokens += waiter.visual_tokens
+        self.body_bytes += waiter.body_bytes
         self.seconds += waiter.seconds
 
     def _remove(self, waiter: Waiter) -> None:
         del self._waiting[waiter.number]
         lane = self._lanes[waiter.key]
         lane.requests -= 1
-        lane.visual_tokens -= waiter.visual_tokens
-        lane.seconds -= waiter.seconds
+        lane.seconds = lane.seconds - waiter.seconds if lane.requests else 0.0
         self.requests -= 1
         self.visual_tokens -= waiter.visual_tokens
+        self.body_bytes -= waiter.body_bytes
         self.seconds = self.seconds - waiter.seconds if self.requests else 0.0
 
     def _drop_gone(self, lane: _Lane) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from vlfleet.gateway.route.fair_queue import Bounds, FairQueue, Refusal, Waiter, retry_after
 
@@ -45,24 +46,40 @@ class Pace:
             self._at, self._done = now, 0.0
 
 
+@dataclass
+class Turn:
+    """One request that was let through."""
+
+    number: int
+    seconds: float = 0.0
+    """Predicted work; 0 before it is sent."""
+
+
 class Gate:
-    """At most `room()` predicted seconds of work are let through at once; the rest waits in a `FairQueue`."""
+    """Requests go through while the replicas have room; the rest waits in a `FairQueue`.
+
+    `room` says whether another request may be sent now, by what was sent so far. One that waited is let through only
+    when the one before it was `sent` (or has left), so that `room` knows of it.
+    """
 
     def __init__(
         self,
-        room: Callable[[], float],
-        replicas: Callable[[], int],
+        room: Callable[[], bool],
+        backlog: Callable[[], float],
+        replicas: int = 1,
         bounds: Bounds | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`backlog`: predicted seconds of work that the replicas have, all together."""
         self.queue = FairQueue(bounds)
-        self.inside_seconds = 0.0
-        """Predicted work of all that were let through and have not ended."""
-        self._inside = 0
-        self._room, self._clock = room, clock
-        self._pace = Pace(float(max(1, replicas())))
+        self.refusals: Counter[str] = Counter()
+        """By their code."""
+        self._room, self._backlog, self._clock = room, backlog, clock
+        self._pace = Pace(float(max(1, replicas)))
         self._numbers = itertools.count()
         self._turns: dict[int, asyncio.Future[None]] = {}
+        self._called = -1
+        """The number of the one that was let through and is not sent yet; -1 when there is none."""
 
     @property
     def pace(self) -> float:
@@ -70,43 +87,66 @@ class Gate:
         return self._pace.value
 
     @asynccontextmanager
-    async def turn(self, waiter: Waiter) -> AsyncIterator[None]:
-        """Its body is the request's time at the replicas. Numbers of waiters are given here.
+    async def turn(self, waiter: Callable[[], Waiter]) -> AsyncIterator[Turn]:
+        """Its body is the request's time at the replicas; `waiter` is called only if it has to wait.
 
         Raises:
             Refused: at once when it may not wait; later when its deadline passes first.
         """
-        waiter = replace(waiter, number=next(self._numbers))
-        if self.queue or not self._fits(waiter):
-            await self._wait(waiter)
-        else:
-            self._enter(waiter)
+        turn = Turn(next(self._numbers))
         try:
-            yield
+            if self.queue or self._called >= 0 or not self._room():
+                await self._wait(replace(waiter(), number=turn.number))
+            try:
+                yield turn
+            finally:
+                self._pace.finished(turn.seconds, self._clock(), busy=bool(self.queue))
         finally:
-            busy = bool(self.queue)
-            self._inside -= 1
-            self.inside_seconds = self.inside_seconds - waiter.seconds if self._inside else 0.0
-            self._pace.finished(waiter.seconds, self._clock(), busy=busy)
+            if self._called == turn.number:
+                self._called = -1
+            self.admit()
+
+    def sent(self, turn: Turn, seconds: float) -> None:
+        """It is at a replica, which is predicted to work `seconds` on it."""
+        turn.seconds = seconds
+        if self._called == turn.number:
+            self._called = -1
             self.admit()
 
     def admit(self) -> None:
-        """Lets through those for whom there is room. Call it when there may be more, as when a replica is ready."""
-        now = self._clock()
-        for late in self.queue.expired(now):
-            self._refuse(late)
-        while (head := self.queue.peek()) is not None and self._fits(head):
+        """Lets the next one through, if there is room. Call it when there may be more, as when a replica is ready."""
+        if not self.queue:
+            return
+        for late in self.queue.expired(self._clock()):
+            wait = (self._backlog() + self.queue.seconds) / self.pace
+            message = f"its deadline passed while it waited; about {wait:.0f} s of work still wait"
+            self._refuse(late.number, Refusal(503, "deadline", message, retry_after(wait)))
+        while self._called < 0 and self.queue and self._room():
             waiter = self.queue.take()
             assert waiter is not None
             turn = self._turns.pop(waiter.number)
             if not turn.done():  # else its client has just left
-                self._enter(waiter)
+                self._called = waiter.number
                 turn.set_result(None)
 
+    def hopeless(self, key: str) -> Refusal | None:
+        """Why no request of `key` may wait now, before anything of it was read; None when one may."""
+        if not self.queue.hopeless(key):
+            return None
+        wait = (self._backlog() + self.queue.seconds) / self.pace
+        message = f"the fleet has {len(self.queue)} requests waiting, about {wait:.0f} s of work; send it again then"
+        return self._count(Refusal(503, "overloaded", message, retry_after(wait)))
+
+    def send_away(self, refusal: Refusal) -> None:
+        """Nobody may wait any longer."""
+        for number in list(self._turns):
+            self.queue.leave(number)
+            self._refuse(number, refusal)
+
     async def _wait(self, waiter: Waiter) -> None:
-        refusal = self.queue.offer(waiter, self._clock(), self.inside_seconds, self.pace)
+        refusal = self._offer(waiter)
         if refusal is not None:
-            raise Refused(refusal)
+            raise Refused(self._count(refusal))
         loop = asyncio.get_running_loop()
         turn = self._turns[waiter.number] = loop.create_future()
         timer = None
@@ -114,29 +154,27 @@ class Gate:
             timer = loop.call_later(max(0.0, waiter.deadline - self._clock()) + 1e-3, self.admit)
         try:
             await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._inside -= 1
-                self.inside_seconds -= waiter.seconds
-                self.admit()
-            raise
         finally:
             self._turns.pop(waiter.number, None)
             self.queue.leave(waiter.number)
             if timer is not None:
                 timer.cancel()
 
-    def _fits(self, waiter: Waiter) -> bool:
-        """One that is larger than all the room goes when nothing else is inside."""
-        return not self._inside or self.inside_seconds + waiter.seconds <= self._room()
+    def _offer(self, waiter: Waiter) -> Refusal | None:
+        refusal = self.queue.offer(waiter, self._clock(), self._backlog(), self.pace)
+        if refusal is None or refusal.code == "deadline":
+            return refusal
+        for last in self.queue.make_room(waiter):
+            wait = retry_after(self.queue.seconds / self.pace)
+            message = "others wait who have asked for less; send fewer at a time"
+            self._refuse(last.number, Refusal(429, "too_many_waiting", message, wait))
+        return self.queue.offer(waiter, self._clock(), self._backlog(), self.pace)
 
-    def _enter(self, waiter: Waiter) -> None:
-        self._inside += 1
-        self.inside_seconds += waiter.seconds
-
-    def _refuse(self, waiter: Waiter) -> None:
-        turn = self._turns.pop(waiter.number, None)
+    def _refuse(self, number: int, refusal: Refusal) -> None:
+        turn = self._turns.pop(number, None)
         if turn is not None and not turn.done():
-            wait = (self.inside_seconds + self.queue.seconds) / self.pace
-            message = f"its deadline passed while it waited; about {wait:.0f} s of work still wait"
-            turn.set_exception(Refused(Refusal(503, "deadline", message, retry_after(wait))))
+            turn.set_exception(Refused(self._count(refusal)))
+
+    def _count(self, refusal: Refusal) -> Refusal:
+        self.refusals[refusal.code] += 1
+        return refusal

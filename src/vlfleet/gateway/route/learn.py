@@ -9,7 +9,7 @@ squares with a covariance was tried: a first request slowed down by a compilatio
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from vlfleet.gateway.route.cost import Coefficients, Terms
@@ -55,9 +55,13 @@ class Weights:
     def weights(self) -> list[float]:
         return [scale * prior for scale, prior in zip(self.scales, self._prior, strict=True)]
 
+    def parts(self, amounts: Sequence[float]) -> list[float]:
+        """Seconds that are predicted for each of these amounts of work."""
+        return [amount * weight for amount, weight in zip(amounts, self.weights, strict=True)]
+
     def observe(self, amounts: Sequence[float], seconds: float) -> None:
         """One observation: these amounts of work took so long."""
-        parts = [amount * weight for amount, weight in zip(amounts, self.weights, strict=True)]
+        parts = self.parts(amounts)
         predicted = sum(parts)
         if predicted <= 0 or seconds <= 0:
             return
@@ -166,16 +170,13 @@ class Learner:
             sum(each.vision_tokens for each in left),
             sum(each.prefill_tokens for each in left),
         )
-        self._set_pace("first", self._first, amounts, seconds)
-        self._first.observe(amounts, seconds)
+        self._observe("first", amounts, lambda _: seconds)
         self._take()
 
     def decoded(self, steps: int, running: float, seconds: float) -> None:
         """One sequence made `steps` more tokens in `seconds`, with `running` sequences at the same time."""
         if steps > 0:
-            amounts = (steps, steps * running)
-            self._set_pace("step", self._step, amounts, seconds)
-            self._step.observe(amounts, seconds)
+            self._observe("step", (steps, steps * running), lambda _: seconds)
             self._take()
 
     def whole(self, left: Left, terms: Terms, steps: int, expected_steps: int, seconds: float) -> None:
@@ -184,31 +185,28 @@ class Learner:
         decode = terms.decode * steps / expected_steps if expected_steps > 0 else 0.0
         ratio = seconds / max(terms.queue + terms.work + decode, 1e-9)
         prompt = (1, left.preprocess_tokens, left.vision_tokens, left.prefill_tokens)
-        for kind, weights, amounts in (("first", self._first, prompt), ("step", self._step, (steps, steps))):
-            wanted = ratio * sum(amount * weight for amount, weight in zip(amounts, weights.weights, strict=True))
-            self._set_pace(kind, weights, amounts, wanted)
-            weights.observe(amounts, wanted)
+        for kind, amounts in (("first", prompt), ("step", (steps, steps))):
+            self._observe(kind, amounts, lambda predicted: ratio * predicted)
         self._take()
+
+    def _observe(self, kind: str, amounts: Sequence[float], took: Callable[[float], float]) -> None:
+        """`took` tells by the seconds that are predicted for `amounts` how many they were."""
+        weights = self._first if kind == "first" else self._step
+        predicted = sum(weights.parts(amounts))
+        seconds = took(predicted)
+        if predicted > 0:
+            self._fleet.pace(kind, seconds / predicted, self)
+        weights.observe(amounts, seconds)
 
     def paced(self, kind: str, factor: float) -> None:
         """Everything of this kind takes `factor` times as long as the seed says."""
         (self._first if kind == "first" else self._step).pace(factor)
         self.blend()
 
-    def _set_pace(self, kind: str, weights: Weights, amounts: Sequence[float], seconds: float) -> None:
-        predicted = sum(amount * weight for amount, weight in zip(amounts, weights.weights, strict=True))
-        if predicted > 0:
-            self._fleet.pace(kind, seconds / predicted, self)
-
     @property
     def scales(self) -> list[float]:
         """Of the seed, what each coefficient turned out to be."""
         return [*self._first.scales, *self._step.scales]
-
-    def leave(self) -> None:
-        """Its replica is gone."""
-        self._fleet.leave(self)
-        self._fleet.learners.remove(self)
 
     def _take(self) -> None:
         self.observations += 1

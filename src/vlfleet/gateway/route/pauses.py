@@ -1,17 +1,10 @@
-"""Replicas that asked to be left alone for a while: `Retry-After` of a 429 or 503. Pure.
-
-With `retries.RetryBudget` (a tenth of the requests) and the names already tried, this decides whether and where a
-request is sent again.
-"""
+"""Replicas that asked to be left alone for a while: `Retry-After` of a 429 or 503. Pure."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-
-from vlfleet.gateway.retries import RetryBudget
 
 MOST_PAUSE_SECONDS = 60.0
 """A replica is asked again after this long, whatever it said: its health is the supervisor's business."""
@@ -44,19 +37,3 @@ class Pauses:
         """Those that pause, and for how many seconds still."""
         self._until = {name: until for name, until in self._until.items() if until > now}
         return {name: until - now for name, until in self._until.items()}
-
-
-def may_retry(
-    ready: Sequence[str], tried: Collection[str], paused: Mapping[str, float], budget: RetryBudget, *, paid: bool
-) -> bool:
-    """Whether there is another replica for the next try, and the budget has room. Spends from it unless `paid`.
-
-    `paid`: the engine never had the request, so that trying again repeats no work.
-    """
-    free = any(name not in tried and name not in paused for name in ready)
-    return free and (paid or budget.spend())
-
-
-def wait_seconds(ready: Sequence[str], paused: Mapping[str, float]) -> int:
-    """For the Retry-After of an answer when every ready replica pauses: the shortest of their pauses."""
-    return max(1, math.ceil(min((paused.get(name, 0.0) for name in ready), default=1.0)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlfleet.gateway.route.answers import Answers
 from vlfleet.gateway.route.correction import Seen, counters
 from vlfleet.gateway.route.cost import Coefficients, Terms
 from vlfleet.gateway.route.features import Features
@@ -43,6 +44,18 @@ def explain(decision: Decision) -> dict[str, Any]:
 _LEAST_WEIGHT = 1e-3
 
 
+@dataclass
+class Looks:
+    """Media of the requests sent to one replica, by what its vision tower has to do."""
+
+    needed: int = 0
+    """No replica holds what it would make of them."""
+    repeated: int = 0
+    """Another replica holds that already."""
+    avoided: int = 0
+    """This one does."""
+
+
 class Router:
     """The replicas, by name, as far as requests were sent to them through here."""
 
@@ -50,33 +63,25 @@ class Router:
         self.policy = policy
         self._trackers: dict[str, Tracker] = {}
         self._fleet = Fleet()
+        self._answers = Answers()
         self._weights: dict[str, float] = {}
         self._served: dict[str, int] = {}
         self._turn = 0
+        self.looks: dict[str, Looks] = {}
+        """Of each replica, since the gateway began."""
 
     def started(self, name: str, capacities: Capacities, seed: Coefficients | None = None, weight: float = 1.0) -> None:
         """A replica, or a new process of one that was there before: it holds nothing, and is as fast as it was."""
         tracker = self._trackers.get(name)
         if tracker is None:
-            self._trackers[name] = Tracker(name, capacities, seed or Coefficients(), self._fleet)
+            self._trackers[name] = Tracker(name, capacities, seed or Coefficients(), self._fleet, self._answers)
+            self.looks[name] = Looks()
         else:
             tracker.restarted(capacities)
         # One that comes later is not owed the requests of the time before.
         shares = [served / self._weights[other] for other, served in self._served.items() if other != name]
         self._weights[name] = max(weight, _LEAST_WEIGHT)
         self._served.setdefault(name, int(min(shares, default=0.0) * weight))
-
-    def removed(self, name: str) -> None:
-        """A replica that will not come back."""
-        tracker = self._trackers.pop(name, None)
-        if tracker is not None:
-            tracker.learner.leave()
-        self._served.pop(name, None)
-        self._weights.pop(name, None)
-
-    def tracker(self, name: str) -> Tracker:
-        """Of a replica that was started."""
-        return self._trackers[name]
 
     def decide(
         self, request: Features, now: float, ready: Sequence[str], exclude: Collection[str] = ()
@@ -96,10 +101,40 @@ class Router:
         omit = frozenset(placed.medium.key for placed in request.media if mirror.may_omit(placed.medium.key))
         return Decision(self.policy, chosen.name, chosen.terms, candidates, omit)
 
+    def room(self, ready: Iterable[str], now: float) -> bool:
+        """Whether one of `ready` should get another request now, and not later."""
+        return any(self._trackers[name].room(now) for name in ready if name in self._trackers)
+
+    def work_seconds(self, request: Features, ready: Iterable[str], now: float) -> float:
+        """What `request` takes from others, of the time of the replica where it takes least; of decoding, its share."""
+        found = [tracker for name in ready if (tracker := self._trackers.get(name))]
+        terms = [(each.predict(request, now)[1], each.learner.coefficients.slots) for each in found]
+        return min((each.work + each.decode / slots for each, slots in terms), default=0.0)
+
+    def backlog_seconds(self, now: float) -> float:
+        """Predicted work on prompts that the replicas have, all together."""
+        loads = (tracker.load(now) for tracker in self._trackers.values())
+        return sum(load.preprocess_seconds + load.engine_seconds for load in loads)
+
     def sent(self, request: Features, decision: Decision, now: float, *, streams: bool = True) -> Job:
         """The request goes out, as decided. Whatever happens, `finished` or `failed` of this job must follow."""
-        self._served[decision.replica] += 1
-        return self._trackers[decision.replica].sent(request, decision.terms, now, streams=streams)
+        name = decision.replica
+        self._served[name] += 1
+        job = self._trackers[name].sent(request, decision.terms, now, streams=streams)
+        if request.media:
+            self._count_looks(name, request, job)
+        return job
+
+    def _count_looks(self, name: str, request: Features, job: Job) -> None:
+        looks, looked_at = self.looks[name], {medium.key for medium in job.visit.looked_at}
+        for placed in request.different_media:
+            key = placed.medium.key
+            if key not in looked_at:
+                looks.avoided += 1
+            elif any(key in each.mirror.encoder for other, each in self._trackers.items() if other != name):
+                looks.repeated += 1
+            else:
+                looks.needed += 1
 
     def first_token(self, name: str, job: Job, now: float) -> None:
         """The first byte of an answer came."""
@@ -120,14 +155,16 @@ class Router:
         """Compares the mirror with the text of the replica's /metrics."""
         return self._trackers[name].correction.look(counters(metrics))
 
-    def residents(self) -> Mapping[str, int]:
-        """Media that each replica's processor cache is taken to hold."""
-        return {name: len(tracker.mirror.processor) for name, tracker in self._trackers.items()}
+    @property
+    def trackers(self) -> Mapping[str, Tracker]:
+        """Of every replica that was started, by name."""
+        return self._trackers
 
     def _candidate(self, name: str, request: Features, now: float) -> Candidate:
         tracker = self._trackers[name]
         left, terms = tracker.predict(request, now)
         work = left.preprocess_tokens + left.vision_tokens + left.prefill_tokens
         in_flight = tracker.in_flight
-        shared = request.answer_tokens * in_flight * tracker.learner.coefficients.sequence_seconds
+        tokens = self._answers.expected(request.answer_tokens)
+        shared = tokens * in_flight * tracker.learner.coefficients.sequence_seconds
         return Candidate(name, terms, in_flight, self._served[name], self._weights[name], work, shared)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vlfleet.gateway.route.answers import Answers
 from vlfleet.gateway.route.correction import Correction
 from vlfleet.gateway.route.cost import Coefficients, Load, Terms, predict
 from vlfleet.gateway.route.features import Features
@@ -17,6 +18,13 @@ _TOGETHER_SECONDS = 0.002
 """First tokens that come closer than this are of one step."""
 _UNDER_WAY = 0.9
 """Of the work at the head of the queue, at most so much is taken to be done before its first token shows it."""
+ROOM_SECONDS = 4.0
+"""Predicted work on prompts that a replica may have before the next request waits at the gateway: enough that it is
+never idle, little enough that a request of another key, or an urgent one, does not stand behind a long line."""
+ROOM_REQUESTS = 32
+"""It gets so many at once in any case: slow engines must decode many sequences together, too."""
+MOST_PER_SLOT = 1.25
+"""Requests for each sequence that it can decode: media of the next ones are processed while they wait for a slot."""
 
 
 @dataclass(eq=False)
@@ -27,6 +35,9 @@ class Job:
     terms: Terms
     """As predicted when it was sent."""
     answer_tokens: int
+    """As expected then."""
+    limit_tokens: int
+    """The most that it may have."""
     sent_at: float
     streams: bool = True
     """Its first token will be seen."""
@@ -38,8 +49,17 @@ class Job:
 class Tracker:
     """Everything about one replica that the cost needs."""
 
-    def __init__(self, name: str, capacities: Capacities, seed: Coefficients, fleet: Fleet | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        capacities: Capacities,
+        seed: Coefficients,
+        fleet: Fleet | None = None,
+        answers: Answers | None = None,
+    ) -> None:
+        """`fleet` and `answers` are what all replicas of a fleet learn together."""
         self.name = name
+        self.answers = answers or Answers()
         self.mirror = Mirror(capacities)
         self.correction = Correction(self.mirror)
         self.learner = Learner(seed, fleet)
@@ -78,16 +98,28 @@ class Tracker:
             self._left_tokens,
         )
 
+    def room(self, now: float) -> bool:
+        """Whether it should get another request now, and not later."""
+        in_flight = self.in_flight
+        if in_flight >= MOST_PER_SLOT * self.learner.coefficients.slots:
+            return False
+        if in_flight < ROOM_REQUESTS:
+            return True
+        load = self.load(now)
+        return max(load.preprocess_seconds, load.engine_seconds) < ROOM_SECONDS
+
     def predict(self, request: Features, now: float) -> tuple[Left, Terms]:
         """What `request` would cost here, if it were sent at `now`. Changes nothing."""
         left = self.mirror.look(request)
-        return left, predict(left, request.answer_tokens, self.load(now), self.learner.coefficients)
+        answer_tokens = self.answers.expected(request.answer_tokens)
+        return left, predict(left, answer_tokens, self.load(now), self.learner.coefficients)
 
     def sent(self, request: Features, terms: Terms, now: float, *, streams: bool = True) -> Job:
         """`request` was sent at `now`; `streams`: its first token will be seen."""
         if not self._waiting:
             self._moved_at = now
-        job = Job(self.mirror.dispatch(request), terms, request.answer_tokens, now, streams)
+        limit = request.answer_tokens
+        job = Job(self.mirror.dispatch(request), terms, self.answers.expected(limit), limit, now, streams)
         self._waiting[job] = None
         self._preprocess_seconds += terms.preprocess
         self._engine_seconds += terms.vision + terms.prefill
@@ -111,6 +143,8 @@ class Tracker:
     def finished(self, job: Job, now: float, answer_tokens: int | None = None) -> None:
         """`job` ended well, with so many tokens when they were counted."""
         tokens = job.answer_tokens if answer_tokens is None else answer_tokens
+        if answer_tokens:
+            self.answers.came(job.limit_tokens, answer_tokens)
         if not job.streams:
             self.learner.whole(job.visit.left, job.terms, tokens - 1, job.answer_tokens - 1, now - job.sent_at)
         elif job in self._waiting:
