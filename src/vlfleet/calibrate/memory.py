@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from vlfleet.engine.launch import Value
 from vlfleet.engine.vllm.learn import corrected
-from vlfleet.plan import activation
-from vlfleet.plan.flags import capture_sizes, graph_count
+from vlfleet.plan.flags import graph_count
 from vlfleet.plan.memory import case_of, memory
 from vlfleet.plan.memory_calibration import Calibration
+from vlfleet.plan.overheads import graph_pool_bytes
 from vlfleet.plan.rank_memory import Request
 from vlfleet.plan.terms import GIB
 
@@ -29,8 +29,8 @@ def calibration(
     """What explains all of them: `starts` on one GPU, the deepest last, and `ranks` on two.
 
     A start that cannot have been of its request changes nothing, and is not counted in `starts`. Of `ranks` only what
-    NCCL takes is used. `full_layers` are those of the whole model, for which graphs are to be
-    right; `session` is what a plan says of where its terms are from.
+    NCCL takes is used. `full_layers` are those of the whole model, for which graphs are to be right; `session` is what
+    a plan says of where its terms are from.
     """
     known = start or Calibration()
     for each in starts:
@@ -70,10 +70,8 @@ def _graph_bytes(shallow: Start, deep: Start, full_layers: int, known: Calibrati
 
 def _pool(request: Request, known: Calibration) -> float:
     """Activations of the largest graph, which graphs share."""
-    settled = case_of(request, known).settled
-    largest = max(capture_sizes(request.flags, settled), default=0)
     rank = memory(request, known).ranks[0].rank
-    return largest * activation.token_bytes(request.shape, rank) * known.activation_scale
+    return graph_pool_bytes(request.shape, rank, request.flags, case_of(request, known).settled, known)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from vlfleet.plan import activation, overheads, vision
-from vlfleet.plan.flags import capture_sizes, graph_count
+from vlfleet.plan.flags import graph_count
 from vlfleet.plan.kv import BLOCK_SIZE
 from vlfleet.plan.memory import case_of, memory
 from vlfleet.plan.memory_calibration import Calibration
@@ -81,8 +81,7 @@ def _activation(request: Request, known: Calibration, seen_bytes: float) -> Cali
 def _graphs(request: Request, known: Calibration, seen_bytes: float) -> Calibration:
     case, rank = case_of(request, known), _first(request, known).rank
     count = graph_count(request.flags, case.settled)
-    largest = max(capture_sizes(request.flags, case.settled), default=0)
-    pool = largest * activation.token_bytes(request.shape, rank) * known.activation_scale
+    pool = overheads.graph_pool_bytes(request.shape, rank, request.flags, case.settled, known)
     if not count or seen_bytes <= pool:
         return known
     return replace(known, graph_bytes=round((seen_bytes - pool) / (count * len(rank.layers))))

@@ -74,15 +74,20 @@ def buffers(shape: ModelShape, rank: Rank, settled: Sizes, runner: int) -> Term:
     )
 
 
+def graph_pool_bytes(shape: ModelShape, rank: Rank, flags: Flags, settled: Sizes, calibration: Calibration) -> float:
+    """Activations of the largest CUDA graph, which all graphs share."""
+    largest = max(capture_sizes(flags, settled), default=0)
+    return largest * activation.token_bytes(shape, rank) * calibration.activation_scale
+
+
 def graphs(shape: ModelShape, rank: Rank, flags: Flags, settled: Sizes, calibration: Calibration) -> Term:
     """CUDA graphs: so much for each graph and layer, and the activations of the largest."""
     count, layers = graph_count(flags, settled), len(rank.layers)
     largest = max(capture_sizes(flags, settled), default=0)
-    size = count * layers * calibration.graph_bytes
-    size += round(largest * activation.token_bytes(shape, rank) * calibration.activation_scale)
+    pool = round(graph_pool_bytes(shape, rank, flags, settled, calibration))
     return Term(
         "CUDA graphs",
-        size,
+        count * layers * calibration.graph_bytes + pool,
         "graphs * layers * bytes of one + largest size * bytes of a token",
         (("graphs", count), ("layers", layers), ("largest", largest)),
         "config/vllm.py::_set_cudagraph_sizes, v1/worker/gpu/cudagraph_utils.py",
