@@ -24,8 +24,8 @@ MAX_BYTES = 1 << 30
 EXPIRE_SECONDS = 30 * 86400.0
 FORMAT = 1
 """Part of every key: raise it when keys or values change."""
-NO_MATTER = frozenset({"stream", "stream_options", "user", "priority", "request_id"})
-"""Fields that change nothing in an answer."""
+NO_MATTER = frozenset({"model", "stream", "stream_options", "user", "priority", "request_id"})
+"""Fields that change nothing in an answer, and the model, which is named beside them."""
 LOCKED_SECONDS = 5.0
 """To wait for another process that writes."""
 T = TypeVar("T")
