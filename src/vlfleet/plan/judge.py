@@ -14,6 +14,8 @@ from vlfleet.hardware.machine import Link, link_of
 from vlfleet.plan import legality
 from vlfleet.plan.assignment import assign
 from vlfleet.plan.demand import Workload
+from vlfleet.plan.flags import GPU_MEMORY_UTILIZATION
+from vlfleet.plan.legality_rules import EXPERTS
 from vlfleet.plan.memory import MemoryPlan, Request, memory
 from vlfleet.plan.plan import Candidate, Inputs, Judged, Refusal
 from vlfleet.plan.shape import ModelShape
@@ -28,8 +30,6 @@ MARGIN_BYTES, CALIBRATED_MARGIN_BYTES = 256 * MIB, 64 * MIB
 OLDEST: tuple[int, int] = (7, 5)
 """Compute capability: the wheels of vLLM 0.20 and newer hold no code for older GPUs (V100 is 7.0)."""
 _ONLINE_FP8 = Scheme(Format.FP8, 8, Strategy.TENSOR)
-_EXPERTS = ("C6", "C10", "MLP")
-"""Rules that whole experts on each rank do not break."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Bench:
     shapes: dict[str | None, ModelShape]
     rules: legality.Shape
     placements: dict[tuple[int, int, int], tuple[tuple[int, ...], ...]]
+    """GPUs of each replica, by replicas, tensor- and pipeline-parallel size."""
     shares: dict[tuple[str | None, int, int], int]
     """gpu_memory_utilization, in hundredths, that the last candidate of a layout came to: the next is near to it."""
 
@@ -136,7 +137,7 @@ def legal(bench: Bench, layout: Candidate) -> tuple[Candidate, Refusal | None]:
     )
     if found.legal:
         return layout, None
-    if bench.rules.experts and found.code in _EXPERTS:
+    if bench.rules.experts and found.code in EXPERTS:
         return replace(layout, flags=replace(layout.flags, enable_expert_parallel=True)), None
     return layout, Refusal("legality", found.reason, found.told, found.remedy)
 
@@ -174,7 +175,8 @@ def fitted(bench: Bench, candidate: Candidate) -> tuple[Candidate, MemoryPlan]:
     low = _largest(lambda share: at(share).stage in ("", "kv cache"), bench.shares.get(layout, 0))
     bench.shares[layout] = low
     margin = CALIBRATED_MARGIN_BYTES if calibration.gpu else MARGIN_BYTES
-    share = low - math.ceil(100 * margin / request.device.total_bytes) if low else 92
+    # Where nothing fits, vLLM's default tells at which stage it ends.
+    share = low - math.ceil(100 * margin / request.device.total_bytes) if low else round(100 * GPU_MEMORY_UTILIZATION)
     share = max(1, share)
     plan = at(share)
     return replace(candidate, flags=replace(candidate.flags, gpu_memory_utilization=share / 100)), plan

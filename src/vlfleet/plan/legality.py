@@ -13,7 +13,7 @@ from typing import Any
 from vlfleet.checkpoint.pad_size import MARLIN_MULTIPLE, smallest
 from vlfleet.checkpoint.quantization import Scheme
 from vlfleet.plan.legality_case import INT4, Case, Mode, Shape, Version
-from vlfleet.plan.legality_rules import RULES, SILENT, STAGES
+from vlfleet.plan.legality_rules import EXPERTS, RULES, SILENT, STAGES
 
 __all__ = ["NEWEST", "SIZES", "Mode", "Shape", "Verdict", "Version", "padded", "verdict", "verdicts"]
 
@@ -111,7 +111,7 @@ def _remedy(case: Case, code: str) -> str:
 
     if code == STAGES:
         return "vLLM 0.30 or newer, or --pipeline-parallel-size 1"
-    if case.shape.experts and code in ("C6", "C10", "MLP"):
+    if case.shape.experts and code in EXPERTS:
         return "--enable-expert-parallel keeps every expert whole"
     if case.mode == "weights" and works(mode="data"):
         return "--mm-encoder-tp-mode data"

@@ -37,14 +37,11 @@ def awq_group(case: Case) -> str | None:
     """A rank's inputs of o_proj and down_proj must be whole groups."""
     if case.scheme is None or case.scheme.format is not Format.AWQ or case.shape.experts:
         return None
-    aligned = all(inputs % case.group == 0 for inputs in case.row_parallel_inputs)
+    if all(inputs % case.group == 0 for inputs in case.row_parallel_inputs):
+        return None
     return (
-        None
-        if aligned
-        else (
-            "The input size is not aligned with the quantized weight shape. "
-            "This can be caused by too large tensor parallel size."
-        )
+        "The input size is not aligned with the quantized weight shape. "
+        "This can be caused by too large tensor parallel size."
     )
 
 

@@ -16,6 +16,8 @@ from vlfleet.plan.legality_int4 import awq_group, experts_int4, marlin_group, ma
 Rule = tuple[str, Callable[[Case], str | None]]
 """Code, and the error if the rule is broken."""
 STAGES, SILENT = "PP", "C6 unnoticed"
+EXPERTS = ("C6", "C10", "MLP")
+"""Rules that whole experts on each rank (--enable-expert-parallel) do not break."""
 _ARCHITECTURES_SINCE = (0, 30)
 """vLLM PR #43272 for issue #43271: in 0.30.0's wheel (models/qwen3_vl.py), not in 0.29.0's."""
 
