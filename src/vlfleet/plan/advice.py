@@ -12,6 +12,7 @@ from vlfleet.plan.judge import Bench, gpu_refusal, legal
 from vlfleet.plan.limits import tight
 from vlfleet.plan.model import of_config
 from vlfleet.plan.oracle.weight_formats import WeightFormat, stored_as
+from vlfleet.plan.padding import with_intermediate
 from vlfleet.plan.plan import Candidate, Inputs, Judged
 
 CHANGES = 3
@@ -64,8 +65,7 @@ def in_int4(inputs: Inputs) -> Change | None:
     inner = int(text["intermediate_size"])
     if not inputs.model.shape.num_experts and len(inputs.machine.gpus) > 1:
         inner = -(-inner // _PADDED) * _PADDED
-    text = {**text, "intermediate_size": inner}
-    config = {**config, "text_config": text} if "text_config" in config else text
+    config = with_intermediate(config, inner)
     name = f"{inputs.model.name}-AWQ"
     try:
         model = of_config(name, stored_as(config, WeightFormat.AWQ), "its int4 release")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vlfleet.errors import ExitCode, VlfleetError
-from vlfleet.plan.memory import RankMemory
 from vlfleet.plan.plan import Judged, Plan
 from vlfleet.plan.render_table import NOT_PREDICTED, folded, seconds
 from vlfleet.plan.speed import Speed
@@ -41,15 +40,10 @@ def memory_lines(plan: Plan, judged: Judged) -> list[str]:
         )
         for term in sorted(rank.terms, key=lambda each: -abs(each.bytes)):
             lines += term_lines(term)
-        lines += _left(rank)
+        lines.append(f"  a token of context takes {rank.kv_bytes_per_token:,} bytes of each GPU")
     if judged.refusal:
         lines += folded("refused: ", judged.refusal.error or judged.refusal.reason)
     return lines
-
-
-def _left(rank: RankMemory) -> list[str]:
-    per_token = rank.kv_bytes_per_token
-    return [f"  a token of context takes {per_token:,} bytes of each GPU"]
 
 
 def term_lines(term: Term) -> list[str]:

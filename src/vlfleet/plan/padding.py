@@ -33,11 +33,11 @@ def wider(inputs: Inputs, tp: int) -> Inputs | None:
         return None
     if not _legal(inputs, rules, tp):
         return None
-    config = _with_intermediate(model.config, rules.intermediate)
+    config = with_intermediate(model.config, rules.intermediate)
     name = f"{model.name}, padded for TP {tp}"
     return replace(
         inputs,
-        model=replace(model, name=name, config=dict(config), shape=read_shape(config), path=None, source="padding"),
+        model=replace(model, name=name, config=config, shape=read_shape(config), path=None, source="padding"),
     )
 
 
@@ -53,7 +53,8 @@ def _legal(inputs: Inputs, rules: legality.Shape, tp: int) -> bool:
     )
 
 
-def _with_intermediate(config: Mapping[str, Any], size: int) -> Mapping[str, Any]:
+def with_intermediate(config: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """config.json, flat or with `text_config`, of a model whose MLP is so wide."""
     text = config.get("text_config")
     if text:
         return {**config, "text_config": {**text, "intermediate_size": size}}

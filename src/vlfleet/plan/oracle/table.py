@@ -18,6 +18,7 @@ from typing import Any
 
 from vlfleet.errors import VlfleetError
 from vlfleet.plan.flags import Flags, sizes
+from vlfleet.plan.legality_case import HOPPER
 from vlfleet.plan.oracle.question import Answer, Device, Question, RankBytes, Verdict
 from vlfleet.plan.oracle.weight_formats import WeightFormat
 from vlfleet.plan.releases import parse_release
@@ -25,7 +26,6 @@ from vlfleet.plan.shape import read_shape
 
 FILE = Path(__file__).with_name("table.json")
 FIELDS = ("language", "vision", "embeddings", "lm_head", "buffers", "scratch", "kv_per_token")
-HOPPER = 9
 BATCHED_TOKENS = 8192
 """max_num_batched_tokens of every row; scratch is in proportion to it."""
 NAME = "{name}"
