@@ -145,15 +145,18 @@ def parsed(line: bytes) -> Record | None:
 
 
 def is_torn(line: bytes) -> bool:
-    """Whether a line is the beginning of one of ours, or holds zeros. Somebody's own file must never pass for one."""
-    if b"\0" in line:
-        return line.startswith((START, b"\0"))
-    if line.endswith(b"\n") or not line.startswith(START[: len(line)]):
+    """Whether a line is the beginning of one of ours, with or without zeros behind it. Somebody's own file must never
+    pass for one."""
+    whole = line.endswith(b"\n")
+    line, zeros, rest = line.partition(b"\0")
+    if rest.strip(b"\0") or not line[: len(START)] == START[: len(line)]:
         return False
-    try:
-        return "hash" in orjson.loads(line)  # only its end is missing
-    except ValueError:
+    if zeros:
         return True
+    try:
+        return not whole and "hash" in orjson.loads(line)  # only its end is missing
+    except ValueError:
+        return not whole
 
 
 def foreign(path: Path, number: int) -> VlfleetError:
