@@ -14,7 +14,7 @@ from tests.fakes import engine as fake
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.gateway import EngineMedia, Limits, Policy, build_app, serve
 from vlfleet.gateway.access import Access
-from vlfleet.gateway.connection import ConnectionLimits
+from vlfleet.gateway.connection import ConnectionLimits, Connections, Runner
 from vlfleet.gateway.state import GATEWAY, Gateway
 from vlfleet.media.addresses import FetchPolicy
 
@@ -33,6 +33,7 @@ class Rig:
     draining: asyncio.Event
     unreachable: list[str] = field(default_factory=list)
     gateway: Gateway = field(init=False)
+    connections: Connections = field(init=False)
 
     def chat(self, **fields: Any) -> Any:
         return self.http.post(f"{self.url}/v1/chat/completions", json={**hello(), **fields})
@@ -101,7 +102,8 @@ async def gateway(
             access=access,
         )
         runner = await serve(app, "127.0.0.1", 0, connections or ConnectionLimits())
-        made.gateway = app[GATEWAY]
+        assert isinstance(runner, Runner)
+        made.gateway, made.connections = app[GATEWAY], runner.all
         made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
             yield made
