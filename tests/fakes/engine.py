@@ -293,7 +293,7 @@ class Engine:
         for part, text in self.behaviour.answers.items():
             if part.encode() in raw:
                 return [text[at : at + 4] for at in range(0, len(text), 4)][:limit]
-        return [f"w{n} " for n in range(self.behaviour.tokens)][:limit]
+        return [f"w{n} " for n in range(min(limit, self.behaviour.tokens))]
 
     def note(self, request: web.Request, raw: bytes, body: Json) -> None:
         entry = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -83,11 +84,19 @@ class Load:
     """`rate` requests a second from the beginning of the context to its end, streams and whole answers in turn."""
 
     def __init__(
-        self, url: str, rate: float, *, patience_seconds: float = 15.0, model: str = "m", **fields: Any
+        self,
+        url: str,
+        rate: float,
+        *,
+        patience_seconds: float = 15.0,
+        headers: Mapping[str, str] | None = None,
+        model: str = "m",
+        **fields: Any,
     ) -> None:
         """`patience_seconds`: for what is still in flight at the end. `fields` go into every request."""
         self.url, self.rate = url, rate
         self.asked: list[Asked] = []
+        self._headers = headers
         self._patience, self._model, self._fields = patience_seconds, model, fields
         self._number = 0
         self._open: set[asyncio.Task[None]] = set()
@@ -95,7 +104,8 @@ class Load:
 
     async def __aenter__(self) -> Load:
         connector = aiohttp.TCPConnector(limit=0)
-        self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        timeout = aiohttp.ClientTimeout(total=None)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, headers=self._headers)
         self._asking = asyncio.create_task(self._ask_on())
         return self
 

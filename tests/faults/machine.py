@@ -126,30 +126,28 @@ async def no_descriptors(*, seconds: float = 5.0) -> Outcome:
 
 async def clock_jump(*, rate: float = 20.0) -> Outcome:
     """The machine's clock is set an hour on, then two hours back, while it serves, starts and is asked (R4, R9)."""
-    async with stand(2, (*STREAMS, "--startup-seconds", "1"), timing=QUICK) as fleet, Load(fleet.url, rate) as load:
+    async with stand(2, (*STREAMS, "--startup-seconds", "1"), timing=QUICK) as fleet:
         clock, pids = Path(fleet.home.parent / "clock"), {replica.pid for replica in fleet.replicas}
-        for hours in (1, -1):
-            clock.write_text(str(hours * 3600.0))
-            await asyncio.sleep(1.5)
-            assert {replica.pid for replica in fleet.replicas} == pids, "a living engine was ended"
-        code, _ = await fleet.vlfleet("status")
-        name = fleet.busiest()
-        os.kill(fleet.replica(name).pid, signal.SIGKILL)  # its next start sees the clock go by an hour
-        dead = time.monotonic()
-        await fleet.until(lambda: fleet.replica(name).phase is Phase.STARTING)
-        clock.write_text("3600.0")
-        await fleet.until(lambda: len(fleet.ready()) == 2 and fleet.replica(name).restarts == 1, 15.0)
-        back = time.monotonic() - dead
-        pids = {replica.pid for replica in fleet.replicas}
-    late = load.failed(since=dead + 1.0)
-    ends = load.ends()
-    async with stand(2, STREAMS, timing=QUICK) as fleet:
+        async with Load(fleet.url, rate) as load:
+            for hours in (1, -1):
+                clock.write_text(str(hours * 3600.0))
+                await asyncio.sleep(1.5)
+                assert {replica.pid for replica in fleet.replicas} == pids, "a living engine was ended"
+            code, _ = await fleet.vlfleet("status")
+            name = fleet.busiest()
+            os.kill(fleet.replica(name).pid, signal.SIGKILL)  # its next start sees the clock go by an hour
+            dead = time.monotonic()
+            await fleet.until(lambda: fleet.replica(name).phase is Phase.STARTING)
+            clock.write_text("3600.0")
+            await fleet.until(lambda: len(fleet.ready()) == 2 and fleet.replica(name).restarts == 1, 15.0)
+            back = time.monotonic() - dead
         pids = {replica.pid for replica in fleet.replicas}
         await fleet.kill()
-        (fleet.home.parent / "clock").write_text("-86400.0")
+        clock.write_text("-86400.0")
         await fleet.start()
         await fleet.all_ready()
         adopted = {replica.pid for replica in fleet.replicas} == pids
+    late, ends = load.failed(since=dead + 1.0), load.ends()
     return Outcome(
         "clock set by hours",
         "R4",

@@ -21,6 +21,7 @@ import psutil
 
 from tests.fakes.launch import REPO
 from vlfleet.fleet.folder import FleetFolder
+from vlfleet.fleet.life import free_port
 from vlfleet.fleet.processes import kill_marked, marked
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.fleet.state import FleetState, load
@@ -179,7 +180,7 @@ async def stand(
     with tempfile.TemporaryDirectory(prefix="vlfleet-drill-") as temporary:
         home = Path(temporary) / "home"
         home.mkdir()
-        fake = ("--engine", "tests.fakes:FakeEngine", "--served-model-name", MODEL, "--port", "0")
+        fake = ("--engine", "tests.fakes:FakeEngine", "--served-model-name", MODEL, "--port", str(free_port()))
         arguments = (*fake, "--replicas", str(replicas), *options, "--", *engine)
         added = {"DRILL_CLOCK": str(home.parent / "clock"), **(env or {})}
         if timing:

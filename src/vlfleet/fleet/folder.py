@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
+import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlfleet.errors import ExitCode, VlfleetError
 from vlfleet.home import home
+from vlfleet.media.identity import SECRET_BYTES
 
 _LEAST_BYTES = 64 << 10
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -79,6 +83,18 @@ class FleetFolder:
         except OSError:
             return False
         return disk.f_bavail * disk.f_frsize < _LEAST_BYTES
+
+    def media_secret(self) -> bytes:
+        """By which the gateway names media for engines: as old as the folder, so that engines which outlive a gateway
+        find again what they hold. Made when it is not there; a fleet that cannot keep it gets a new one each time."""
+        path = self.path / "media.secret"
+        with contextlib.suppress(OSError):
+            if len(secret := path.read_bytes()) == SECRET_BYTES:
+                return secret
+        secret = secrets.token_bytes(SECRET_BYTES)
+        with contextlib.suppress(OSError), os.fdopen(os.open(path, _NEW, 0o600), "wb") as file:
+            file.write(secret)
+        return secret
 
     def make(self) -> None:
         """Makes the folder, 0700.

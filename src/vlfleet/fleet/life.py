@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import secrets
 import signal
@@ -146,7 +147,7 @@ class ReplicaLife:
         log = self._shared.folder.log(self.replica.name)
         end = read_exit(self._shared.folder, self.replica.name, process.engine.pid)
         if end is None:
-            return Failure("it was killed together with its shim")
+            return Failure("how it ended is not known: it was killed together with its shim, or the disk is full")
         if end.signal == signal.SIGKILL:  # nothing in its log can say why
             if memory.oom_kills() > self._oom_kills:
                 remedy = "start fewer replicas, or a smaller model"
@@ -161,6 +162,9 @@ class ReplicaLife:
         replica, shared, now = self.replica, self._shared, time.time()
         self.process, replica.pid = None, 0
         self.ever_ready |= bool(replica.ready_at)
+        if failure.retry and shared.folder.full():  # an engine that cannot write its log may die of that alone
+            cause = f"{failure.cause}; the disk of {shared.folder.path} is full"
+            failure = dataclasses.replace(failure, cause=cause, remedy="make room there", rule=MACHINE)
         before = self.spec
         step = self._recovery.after(failure, time.monotonic(), ready_at=self._ready_since, decisions=replica.decisions)
         remedy = step.failure.remedy or f"vlfleet logs {replica.name} shows more"
