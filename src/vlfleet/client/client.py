@@ -143,14 +143,15 @@ class AsyncClient:
         first = [{"role": "system", "content": made(system)}] if system else []
         return [*first, {"role": "user", "content": content}]
 
-    async def parts(self, images: Any = (), videos: Any = ()) -> list[Part]:
+    async def parts(self, images: Any = (), videos: Any = (), *, here: bool = False) -> list[Part]:
         """Pictures and videos as the content parts of a message, complete in themselves: they can be kept, and sent
-        again. What the server holds already travels as a reference, whatever stands here.
+        again. What the server holds already travels as a reference, whatever stands here. With `here` no picture is a
+        URL, whoever could fetch it.
 
         Raises:
             VlfleetError: exit code 2; one line for the first that cannot be sent.
         """
-        return await self._parts(images, videos)
+        return await self._parts(images, videos, here=here)
 
     async def model_info(self) -> ModelInfo:
         """What the server says about its model. Asked once, and again after a failure.
@@ -195,9 +196,11 @@ class AsyncClient:
 
     async def travelling(self, messages: Messages) -> Messages:
         """For `ChatStream`: `messages` with references in place of the media that the server holds."""
-        from vlfleet.client.upload import Uploads
-
+        if not any(isinstance(message.get("content"), list) for message in messages):
+            return messages
         if self._uploads is None:
+            from vlfleet.client.upload import Uploads
+
             self._uploads = Uploads(self._http, self.model_info)
         return await self._uploads.travelling(messages)
 

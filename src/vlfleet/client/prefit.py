@@ -24,7 +24,7 @@ def fit_of(info: ModelInfo, *, local: bool) -> Fit:
     if info.vision is None or info.assumed:
         cause = "the server does not say at which size it sees pictures"
         raise VlfleetError(cause, "leave fit out, or give vision=Vision.of(...) as it was started")
-    maths = Maths.PILLOW if info.engine == "embedded" else Maths.TORCHVISION
+    maths = Maths.of(info.engine)
     if maths is Maths.TORCHVISION and not find_spec("torch"):
         raise VlfleetError("fit needs torch: vLLM resizes with its arithmetic", "pip install torch, or leave fit out")
     return Fit.of(info.vision, maths, Output.BMP if local else Output.PNG)
