@@ -57,10 +57,12 @@ def of_row(row: Row) -> Result:
         "size": row.size,
         "value": row.value,
         "text_tokens": row.text_tokens,
+        "load": row.load,
+        "count": row.count,
+        "layers": row.setup.shape.num_hidden_layers,
+        "vision_depth": row.setup.shape.vision.depth,
+        "tensor_parallel_size": row.setup.cut.tensor_parallel_size,
     }
-    figures |= {"load": row.load, "count": row.count, "layers": row.setup.shape.num_hidden_layers}
-    figures |= {"vision_depth": row.setup.shape.vision.depth}
-    figures |= {"tensor_parallel_size": row.setup.cut.tensor_parallel_size}
     return Result("speed", f"{row.name}: {value:.3g} {unit}", figures)
 
 

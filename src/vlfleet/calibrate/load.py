@@ -17,11 +17,20 @@ import aiohttp
 from vlfleet.calibrate.counters import Sample, sample, step_seconds
 from vlfleet.calibrate.engine import Running
 from vlfleet.calibrate.photos import photos
-from vlfleet.calibrate.rows import DECODE, PICTURE, PICTURES, PREFILL, TEXT, Row, answer_tokens
+from vlfleet.calibrate.rows import (
+    DECODE,
+    DECODE_ANSWER,
+    DECODE_PROMPT,
+    PICTURE,
+    PICTURES,
+    PREFILL,
+    TEXT,
+    Row,
+    answer_tokens,
+)
 from vlfleet.errors import VlfleetError
 from vlfleet.plan.speed import Setup
 
-DECODE_PROMPT = 64
 _POLL_SECONDS = 0.1
 _TOKENS = (100, 600)
 """Ids that every Qwen tokenizer has and that mean nothing special, the bundled one's too."""
@@ -34,7 +43,7 @@ class Sizes:
     """How much of a load: as much as a GPU needs to be timed, or what a CPU can do in the same time."""
 
     batches: Sequence[int] = (1, 64, 256)
-    decode_tokens: int = 640
+    decode_tokens: int = DECODE_ANSWER
     prompts: int = 8
     """Steps of prefill that are timed."""
     prompt_tokens: int = 8192

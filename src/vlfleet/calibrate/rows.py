@@ -22,8 +22,10 @@ RATES = (PICTURES, TEXT)
 SHORTEST, LONGEST = 16, 48
 """Tokens of answers to requests that come many at once: of one length they would march in step."""
 FEWEST_ROWS = 4
-_DECODE_CONTEXT = 384
-"""Tokens of context on average while decoding is timed: a prompt of 64 and half of an answer."""
+DECODE_PROMPT, DECODE_ANSWER = 64, 640
+"""Tokens of a sequence while decoding is timed."""
+_DECODE_CONTEXT = DECODE_PROMPT + DECODE_ANSWER // 2
+"""Tokens of context on average meanwhile."""
 _ALSO = ("gemm_efficiency", "memory_efficiency", "request_seconds")
 """Beside `FITTED`: priors of the GPU, and what the API server's loop needs for a request."""
 _STAY = 0.03
