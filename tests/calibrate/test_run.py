@@ -16,7 +16,7 @@ from tests.fakes import engine as base
 from tests.plan.shapes import CONFIGS
 from vlfleet.calibrate import asked, folders, host, load, rows, saved
 from vlfleet.calibrate import engine as engine_module
-from vlfleet.calibrate.engine import Running, holding
+from vlfleet.calibrate.engine import Running, holding, running
 from vlfleet.calibrate.findings import Result
 from vlfleet.calibrate.load import Sizes
 from vlfleet.calibrate.run import Session
@@ -182,6 +182,24 @@ async def test_another_program_on_the_port_is_not_measured() -> None:
     async with base.serve(behaviour) as other, aiohttp.ClientSession(other.base_url) as session:
         assert not await engine_module._answers(session, "calibrate-1")
         assert await engine_module._answers(session, "other")
+
+
+@pytest.mark.parametrize(
+    ("most_seconds", "error", "text"),
+    [(300.0, TimeoutError, "the load's own"), (0.0, VlfleetError, "the engine was not ready within 0 s")],
+)
+async def test_whose_time_was_out_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_seconds: float, error: type[Exception], text: str
+) -> None:
+    monkeypatch.setattr(engine_module, "START_SECONDS", most_seconds)
+    what = target(1, H200Engine())
+    path = folders.write(tmp_path / "cut", what.model, what.model.config)
+    spec = asked.spec(what, path, 1)
+    async with holding(tmp_path / "home" / "calibration" / "engines") as folder:
+        with pytest.raises(error, match=text):
+            async with running(what.engine, spec, what.singles[0], folder, "cut", lambda phase: None):
+                raise TimeoutError("the load's own")
+    assert not left_behind()
 
 
 async def test_two_at_once_would_measure_each_other(tmp_path: Path) -> None:

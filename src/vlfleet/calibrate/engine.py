@@ -79,15 +79,11 @@ async def running(
         one = Running(f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {key}"}, spec.served_model_name, {})
         process = await engine_of(*spawn(launch.argv, launch.env, folder, name, _ADOPT_SECONDS))
         try:
-            async with asyncio.timeout(START_SECONDS):
-                decisions = await _ready(engine, process, log, one, tell)
+            decisions = await _ready(engine, process, log, one, tell)
             yield replace(one, decisions={**launch.decisions, **decisions})
             return
         except _PortTakenError as error:
             taken = error
-        except TimeoutError:
-            cause = f"the engine was not ready within {START_SECONDS:.0f} s: {last_line(log)}"
-            raise VlfleetError(cause, f"see {log}") from None
         finally:
             await process.stop(_GRACE_SECONDS)
     raise taken
@@ -103,19 +99,24 @@ async def _ready(
     """Follows the log until the engine answers; what it told."""
     phase, tail = "start", Tail(log)
     decisions: dict[str, Value] = {}
-    async with aiohttp.ClientSession(one.url, headers=dict(one.headers)) as session:
-        while True:
-            ready = await _answers(session, one.model)
-            for line in tail.lines():
-                if seen := engine.observe(line):
-                    decisions |= seen.decisions
-                    phase = seen.phase or phase
-            if ready:
-                return decisions
-            if not process.alive():
-                raise _ended(engine, log)
-            tell(phase)
-            await asyncio.sleep(_TICK_SECONDS)
+    session = aiohttp.ClientSession(one.url, headers=dict(one.headers))
+    try:
+        async with asyncio.timeout(START_SECONDS), session:
+            while True:
+                ready = await _answers(session, one.model)
+                for line in tail.lines():
+                    if seen := engine.observe(line):
+                        decisions |= seen.decisions
+                        phase = seen.phase or phase
+                if ready:
+                    return decisions
+                if not process.alive():
+                    raise _ended(engine, log)
+                tell(phase)
+                await asyncio.sleep(_TICK_SECONDS)
+    except TimeoutError:
+        cause = f"the engine was not ready within {START_SECONDS:.0f} s: {last_line(log)}"
+        raise VlfleetError(cause, f"see {log}") from None
 
 
 async def _answers(session: aiohttp.ClientSession, model: str) -> bool:
