@@ -107,7 +107,9 @@ def read_video(source: Any, place: str, taken: Taken) -> DataUrl | Elsewhere:
         frames = list(source)
         if sources.kind_of(source) != "numpy" or getattr(source, "ndim", 0) == 4:
             return read_frames(frames, place, taken)
-    raise usage_error(f"{place} is one picture", "give a file, or a list of frames: videos=[[frame, frame, ...]]")
+    single = sources.kind_of(source) in ("PIL", "numpy")
+    cause = f"{place} is one picture" if single else f"{place} is of type {type(source).__name__}"
+    raise usage_error(cause, "give a file, or a list of frames: videos=[[frame, frame, ...]]")
 
 
 def given(url: str, place: str) -> DataUrl:
