@@ -43,8 +43,11 @@ PICTURES["bomb"] = empty_png(30_000, 30_000)
 PICTURES["looping"] = encode(noise(9, 9, "L"), "GIF", save_all=True, append_images=[noise(9, 9, "L", 1)], loop=0)
 VIDEOS = [
     mp4(track(640, 480, [(30, 33)])),
-    mp4(track(2, 2, [(1, 1)], handler=b"soun"), track(64, 48, [(5, 40), (7, 20)], version=1, edits=edit_list((100, 0), (50, -1)))),
-]  # fmt: skip
+    mp4(
+        track(2, 2, [(1, 1)], handler=b"soun"),
+        track(64, 48, [(5, 40), (7, 20)], version=1, edits=edit_list((100, 0), (50, -1))),
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class Target:
     run: Callable[[bytes], None]
     share: int
     """Of all executions, in percent."""
+
+
+def must_be_told(good: object) -> None:
+    """A refusal is one that a client can read."""
+    assert good
 
 
 # -- the body of a request ----------------------------------------------------------------------------------------
@@ -106,8 +114,7 @@ def run_body(body: bytes) -> None:
         try:
             ask = inspect(body, MODEL, media, chat=chats)
         except ApiError as error:
-            assert 400 <= error.status < 500
-            orjson.dumps(error.payload)
+            must_be_told(error.status in range(400, 500) and orjson.dumps(error.payload))
             continue
         except Elsewhere:
             continue
@@ -118,9 +125,11 @@ def run_body(body: bytes) -> None:
 def check_splice(body: bytes, ask: Ask) -> None:
     for drop in (False, True):
         edits = [
-            Edit(each.message, each.part, each.uuid, drop=True) if drop else Edit(each.message, each.part, each.uuid, each.data)
+            Edit(each.message, each.part, each.uuid, drop=True)
+            if drop
+            else Edit(each.message, each.part, each.uuid, each.data)
             for each in ask.media
-        ]  # fmt: skip
+        ]
         got = orjson.loads(splice(bytearray(body), None, edits).join())
         assert got == edited(orjson.loads(body), edits)
 
@@ -137,7 +146,7 @@ def run_picture(content: bytes) -> None:
     try:
         header = read_header(content, GATEWAY_LIMITS)
     except MediaError as error:
-        assert len(str(error)) < 400
+        must_be_told(len(str(error)) < 400)
         return
     assert header.width * header.height <= GATEWAY_LIMITS.pixels
     assert max(header.width, header.height) <= GATEWAY_LIMITS.side
@@ -178,14 +187,26 @@ def run_data_url(content: bytes) -> None:
         try:
             examine_data_url(url, modality, VISION)
         except MediaError as error:
-            assert len(str(error)) < 400
+            must_be_told(len(str(error)) < 400)
 
 
 URLS = (
-    b"http://example.org/a.png", b"https://user:p@example.org:443/a?b#c", b"http://[::1]:80/", b"http://127.0.0.1\\@a.b/",
-    b"http://xn--nxasmq6b/", b"http://0x7f.1/", b"//a/b", b"http:a", b"http://a.b:99999/", b"http://[fe80::1%25eth0]/",
-    "http://①②⑦.0.0.1/ü?ß".encode(), b"HTTPS://A.B./%00%zz", b"file:///etc/passwd", b"http://a b/", b"http://@/",
-)  # fmt: skip
+    b"http://example.org/a.png",
+    b"https://user:p@example.org:443/a?b#c",
+    b"http://[::1]:80/",
+    b"http://127.0.0.1\\@a.b/",
+    b"http://xn--nxasmq6b/",
+    b"http://0x7f.1/",
+    b"//a/b",
+    b"http:a",
+    b"http://a.b:99999/",
+    b"http://[fe80::1%25eth0]/",
+    "http://①②⑦.0.0.1/ü?ß".encode(),
+    b"HTTPS://A.B./%00%zz",
+    b"file:///etc/passwd",
+    b"http://a b/",
+    b"http://@/",
+)
 
 
 def make_url(rng: random.Random) -> bytes:
@@ -234,7 +255,6 @@ def run_http(content: bytes) -> None:
     answers = Wire.shared().send(content)
     assert b"Traceback" not in answers
     assert b"internal_error" not in answers, answers[:300]
-    assert answers.count(b"HTTP/") >= 0
 
 
 def make_sse(rng: random.Random) -> bytes:

@@ -67,6 +67,7 @@ class Wire:
             app,
             LIMITS,
             access_log=None,
+            handler_cancellation=True,
             max_field_size=LIMITS.header_bytes,
             max_line_size=LIMITS.header_bytes,
             max_headers=LIMITS.headers,
