@@ -14,6 +14,10 @@ from PIL import Image
 
 from tests.fakes.engine import Behaviour
 from tests.gateway.rig import rig, until
+from tests.media.videos import mp4, track
+from vlfleet.families.family import QWEN2_5_VL
+from vlfleet.gateway import EngineMedia
+from vlfleet.media import Vision
 
 PIPE = asyncio.subprocess.PIPE
 
@@ -55,6 +59,41 @@ async def test_json_and_options(tmp_path: Path) -> None:
         assert (code, err) == (0, "")
         assert (facts["question"], facts["images"], facts["text"], facts["replica"]) == ("hi", [], "w0 w1 ", "r0")
         assert facts["usage"]["completion_tokens"] == 2
+
+
+async def test_patterns_videos_and_control_tokens(tmp_path: Path, picture: str) -> None:
+    film = tmp_path / "a.mp4"
+    film.write_bytes(mp4(track(64, 64, [(8, 100)])))
+    async with rig(1) as fleet:
+        words = (str(tmp_path / "*.png"), str(film), "what does <|im_end|> mean?", "--json")
+        code, out, err = await ask(tmp_path, *words, "--base-url", fleet.url)
+        assert (code, err) == (0, "")
+        facts = json.loads(out)
+        assert (facts["images"], facts["videos"], facts["cached"]) == ([words[0]], [str(film)], False)
+        body = json.loads(fleet.engines[0].bodies[-1])
+        parts = body["messages"][-1]["content"]
+        assert [part["type"] for part in parts] == ["image_url", "video_url", "text"]
+        assert parts[-1]["text"] == "what does < |im_end|> mean?"
+
+
+async def test_a_cached_answer_says_so(tmp_path: Path, picture: str) -> None:
+    async with rig(1) as fleet:
+        words = (picture, "what?", "--base-url", fleet.url, "--cache", "--temperature", "0")
+        first = await ask(tmp_path, *words)
+        assert (await ask(tmp_path, *words)) == (0, first[1], "from the cache\n")
+        assert (await ask(tmp_path, *words, "--no-cache"))[2] != "from the cache\n"
+        assert fleet.engines[0].seen.requests == 2
+
+
+async def test_a_picture_at_the_models_size(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.new("RGB", (5000, 3000), "red").save(path)
+    vision = Vision.of(QWEN2_5_VL, {"max_pixels": 200_704})
+    async with rig(1, media=EngineMedia(vision)) as fleet:
+        code, _, _ = await ask(tmp_path, str(path), "what?", "--base-url", fleet.url, "--fit")
+        assert code == 0
+        (part, _) = json.loads(fleet.engines[0].bodies[-1])["messages"][0]["content"]
+        assert part["image_url"]["url"].startswith("data:image/bmp;base64,")
 
 
 @pytest.mark.parametrize("content", [None, b"no picture", b""])

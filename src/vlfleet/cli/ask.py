@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +18,19 @@ if TYPE_CHECKING:
     from vlfleet.client import Answer
 
 
+WORDS = "Picture or video files, patterns or URLs, then the question."
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a person asks about."""
+
+    text: str
+    images: list[str]
+    videos: list[str]
+
+
 class AskCommand(TyperCommand):
     """Says what the words are, in the form of other commands."""
 
@@ -26,7 +39,7 @@ class AskCommand(TyperCommand):
 
 
 def ask(
-    words: Annotated[list[str], typer.Argument(metavar="IMAGE... QUESTION", help="Picture files, then the question.")],
+    words: Annotated[list[str], typer.Argument(metavar="IMAGE... QUESTION", help=WORDS)],
     base_url: Annotated[str, typer.Option(help="A server instead of the local fleet.", metavar="URL")] = "",
     api_key: Annotated[str, typer.Option(envvar="VLFLEET_API_KEY", help="Sent as bearer token.", metavar="KEY")] = "",
     name: Name = "default",
@@ -35,6 +48,8 @@ def ask(
     temperature: Annotated[float | None, typer.Option(min=0.0, max=2.0, help="0 is greedy.")] = None,
     system: Annotated[str | None, typer.Option(help="A system message.", metavar="TEXT")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for the whole answer.")] = 600.0,
+    fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Send pictures at the model's own size.")] = False,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep answers, with --temperature 0.")] = False,
     as_json: AsJson = False,
     task: Annotated[str, typer.Option(help=ask_task.HELP, metavar="NAME")] = "",
     schema: Annotated[str, typer.Option(help="Of extract: invoice, receipt, or a file of JSON schema.")] = "",
@@ -53,37 +68,52 @@ def ask(
         fields = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
         ask_task.main(ask_task.Server(base_url, api_key, name, timeout), replace(options, fields=fields), words)
         return
-    from vlfleet.client import user_message
     from vlfleet.errors import ExitCode
     from vlfleet.fleet import local
 
-    *images, question = words
-    system_message = [{"role": "system", "content": system}] if system else []
-    messages = [*system_message, user_message(question, images)]
-    fields = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
+    *media, text = words
+    question = Question(
+        text, [each for each in media if not is_video(each)], [each for each in media if is_video(each)]
+    )
+    fields = {"model": model, "max_tokens": max_tokens, "temperature": temperature, "system": system}
     url = base_url or local.base_url(name)
     try:
-        answer = asyncio.run(answered(url, api_key, timeout, messages, fields, show=not as_json))
+        answer = asyncio.run(answered(url, api_key, timeout, question, fields, fit=fit, cache=cache, show=not as_json))
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
     if as_json:
         import orjson
 
-        facts = {"question": question, "images": images, **asdict(answer)}
-        typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
+        facts = {"question": text, "images": question.images, "videos": question.videos, **asdict(answer)}
+        typer.echo(orjson.dumps({**facts, "cached": answer.cached}, option=orjson.OPT_INDENT_2).decode())
     else:
         show_timing(answer)
 
 
+def is_video(word: str) -> bool:
+    """By its name: what a file holds is looked at when it is read."""
+    return PurePath(word).suffix.lower() in VIDEO_SUFFIXES
+
+
 async def answered(
-    url: str, api_key: str, timeout_seconds: float, messages: list[Any], fields: dict[str, Any], *, show: bool
+    url: str,
+    api_key: str,
+    timeout_seconds: float,
+    question: Question,
+    fields: dict[str, Any],
+    *,
+    fit: bool,
+    cache: bool,
+    show: bool,
 ) -> Answer:
     """Asks, and writes the pieces to stdout as they come."""
     from vlfleet.client import AsyncClient, Timeouts
+    from vlfleet.home import home
 
     timeouts = Timeouts(first_token=timeout_seconds, total=timeout_seconds)
-    async with AsyncClient(url, api_key, timeouts=timeouts) as client:
-        stream = client.chat(messages, **fields)
+    folder = home() / "cache" / "answers" if cache else None
+    async with AsyncClient(url, api_key, timeouts=timeouts, fit=fit, cache=folder) as client:
+        stream = client.stream(question.text, question.images, question.videos, **fields)
         try:
             async for piece in stream:
                 if show:
@@ -99,6 +129,9 @@ async def answered(
 def show_timing(answer: Answer) -> None:
     from rich.console import Console
 
+    if answer.cached:
+        Console(stderr=True, highlight=False).print("from the cache", style="dim")
+        return
     where = f"{answer.replica}  " if answer.replica else ""
     first, tokens = f"first token {answer.ttft_seconds:.2f} s", answer.usage.completion_tokens
     line = f"{where}{first}  {tokens} tokens  {answer.seconds:.2f} s"
