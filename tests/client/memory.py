@@ -39,5 +39,5 @@ def answer(body: dict[str, Any]) -> str:
         return lines[: 2 * body["max_tokens"]] or "Nothing was said."
     name = re.search(r"What is the code of ([a-z0-9-]+)\?", asked)
     if name:
-        return facts.get(name[1], "I do not know.")
+        return str(facts.get(name[1], "I do not know."))
     return "I see. " + "So it goes on and on. " * 4

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vlfleet import __version__
-from vlfleet.cli import ask, calibrate, checkpoint, demo, doctor, down, logs, plan, render, restart, status, up
+from vlfleet.cli import ask, calibrate, chat, checkpoint, demo, doctor, down, logs, plan, render, restart, status, up
 from vlfleet.errors import ExitCode, VlfleetError
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ app.command()(status.status)
 app.command()(restart.restart)
 app.command()(logs.logs)
 app.command(cls=ask.AskCommand)(ask.ask)
+app.command()(chat.chat)
 app.command()(demo.demo)
 app.add_typer(checkpoint.app)
 app.add_typer(doctor.app)

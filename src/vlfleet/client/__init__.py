@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vlfleet.client.cache import ResponseCache
     from vlfleet.client.chat import ChatStream
     from vlfleet.client.client import AsyncClient
+    from vlfleet.client.conversation import Conversation, ConversationStream
     from vlfleet.client.errors import ServerError, TooSlowError
     from vlfleet.client.images import data_url, user_message
     from vlfleet.client.model import ModelInfo
@@ -25,6 +26,8 @@ __all__ = [
     "AsyncClient",
     "ChatStream",
     "Client",
+    "Conversation",
+    "ConversationStream",
     "ModelInfo",
     "ResponseCache",
     "ServerError",
@@ -44,6 +47,7 @@ _MODULES = {
     "cache": ("ResponseCache",),
     "chat": ("ChatStream",),
     "client": ("AsyncClient",),
+    "conversation": ("Conversation", "ConversationStream"),
     "errors": ("ServerError", "TooSlowError"),
     "images": ("data_url", "user_message"),
     "model": ("ModelInfo",),

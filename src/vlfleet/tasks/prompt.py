@@ -49,6 +49,8 @@ class PromptSet:
     """Their model_type, for servers that do not tell it; so with the two limits."""
     min_pixels: int = 0
     max_pixels: int = 0
+    summarises: bool = True
+    """Whether they can write the summary of a conversation."""
 
     def of(self, task: str) -> Prompt:
         """
