@@ -32,7 +32,9 @@ from vlfleet.fleet.timing import Timing
 if TYPE_CHECKING:
     from vlfleet.gateway import EngineMedia
     from vlfleet.gateway.keys import Keyring
+    from vlfleet.media import Vision
     from vlfleet.media.addresses import FetchPolicy
+    from vlfleet.media.fit import Fit
 
 API_KEY = "VLFLEET_API_KEY"
 """Of `vlfleet up`: one key that clients must have. Of every client command: the key that is sent."""
@@ -240,7 +242,9 @@ async def _open_gateway(
         media=_media(spec, engine),
         policy=gateway.Policy(spec.policy),
         urls=_urls(spec),
+        secret=folder.media_secret(),
         access=Access(keyring),
+        batches=folder.path / "batches",
     )
     runner = await gateway.serve(app, spec.host, spec.port)
     admin = build_admin(
@@ -263,13 +267,31 @@ def _media(spec: FleetSpec, engine: Engine) -> EngineMedia:
     from vlfleet.checkpoint import preflight
     from vlfleet.families import PixelLimits
     from vlfleet.gateway import EngineMedia
+    from vlfleet.gateway.route.cost import Coefficients
     from vlfleet.media import Vision
 
     info = preflight(spec.model, weights=False)
     limits = PixelLimits(info.min_pixels, info.max_pixels)
     most = spec.options.max_pixels
     vision = Vision.of(info.family, {"max_pixels": most} if most else None, image=limits)
-    return EngineMedia(vision, engine.media_cache_gb(spec.engine_spec))
+    fit = _fit(spec, vision) if spec.fit else None
+    return EngineMedia(vision, engine.media_cache_gb(spec.engine_spec), fit, Coefficients.of(spec.route_seed))
+
+
+def _fit(spec: FleetSpec, vision: Vision) -> Fit:
+    """How the gateway resizes: by the arithmetic of the engine.
+
+    Raises:
+        VlfleetError: it is not at hand.
+    """
+    from importlib.util import find_spec
+
+    from vlfleet.media.fit import Fit, Maths
+
+    maths = Maths.of(spec.engine)
+    if maths is Maths.TORCHVISION and not find_spec("torch"):
+        raise VlfleetError("--fit needs torch: vLLM resizes with its arithmetic", "pip install torch, or leave it out")
+    return Fit.of(vision, maths)
 
 
 def _urls(spec: FleetSpec) -> FetchPolicy:

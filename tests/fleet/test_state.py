@@ -180,3 +180,16 @@ def test_threads_share_the_cores(replicas: int) -> None:
     threads = default_threads(replicas)
     assert threads >= 1
     assert threads == 1 or threads * replicas <= (os.cpu_count() or 1)
+
+
+def test_names_of_media_outlive_a_gateway_and_are_the_owners_alone(folder: FleetFolder) -> None:
+    folder.make()
+    secret = folder.media_secret()
+    assert folder.media_secret() == secret
+    path = folder.path / "media.secret"
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_bytes(b"cut")
+    new = folder.media_secret()
+    assert new != secret
+    assert folder.media_secret() == new
+    assert FleetFolder(folder.path / "nowhere").media_secret() != new, "a folder that cannot be written stops nothing"

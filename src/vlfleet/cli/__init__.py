@@ -10,7 +10,24 @@ from typing import Annotated
 import typer
 
 from vlfleet import __version__
-from vlfleet.cli import ask, calibrate, chat, checkpoint, demo, doctor, down, logs, plan, render, restart, status, up
+from vlfleet.cli import (
+    ask,
+    batch,
+    calibrate,
+    chat,
+    checkpoint,
+    demo,
+    doctor,
+    down,
+    keys,
+    logs,
+    plan,
+    render,
+    restart,
+    route,
+    status,
+    up,
+)
 from vlfleet.errors import ExitCode, VlfleetError
 
 app = typer.Typer(
@@ -48,9 +65,12 @@ app.command()(restart.restart)
 app.command()(logs.logs)
 app.command(cls=ask.AskCommand)(ask.ask)
 app.command()(chat.chat)
+app.command(cls=up.UpCommand)(batch.batch)
 app.command()(demo.demo)
 app.add_typer(checkpoint.app)
 app.add_typer(doctor.app)
+app.add_typer(keys.app)
+app.add_typer(route.app)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -34,10 +35,12 @@ def arguments(spec: FleetSpec, insecure: bool) -> list[str]:
         "--drain-timeout": spec.drain_timeout_seconds,
         "--policy": spec.policy,
         "--media-urls": spec.media_urls,
+        "--route-seed": json.dumps(spec.route_seed),
         "--api-key-file": spec.api_key_file,
         "--admin-port": spec.admin_port,
     }
     flags = [f"{option}={value}" for option, value in options.items()] + ["--no-plan"] + ["--insecure"] * insecure
+    flags += ["--fit"] * spec.fit
     return ["up", *flags, *engine_arguments(spec.options), str(spec.model), "--", *spec.engine_args]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -122,6 +123,11 @@ def up(
     admin_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the admin on 127.0.0.1; 0 takes a free one.")
     ] = 0,
+    fit: Annotated[
+        bool,
+        typer.Option("--fit", help="Resize pictures in the gateway, to the very size at which the model sees them."),
+    ] = False,
+    route_seed: Annotated[str, typer.Option(hidden=True, help="What the plan predicts, for --detach.")] = "{}",
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Print GPUs, commands, environment and ports; start nothing.")
     ] = False,
@@ -183,6 +189,8 @@ def up(
         drain_timeout_seconds=drain_timeout,
         policy=one_of("--policy", policy, tuple(Policy)),
         media_urls=media_urls,
+        fit=fit,
+        route_seed=json.loads(route_seed),
         api_key_file=str(Path(api_key_file).absolute()) if api_key_file else "",
         admin_port=admin_port,
     )
@@ -241,8 +249,6 @@ def announce(spec: FleetSpec, replicas: Sequence[Replica], as_json: bool, *, key
 
     ready = [replica.name for replica in replicas if replica.phase is Phase.READY]
     if as_json:
-        import json
-
         facts = {"url": f"{spec.url}/v1", "model": spec.served_model_name, "fleet": spec.name, "ready": ready}
         print(json.dumps(facts), flush=True)
         return

@@ -128,13 +128,15 @@ def _chosen(spec: FleetSpec, plan: Plan, preset: str | None, name: str) -> Chose
     """
     from vlfleet.cli.plan_values import beside, engine_values
     from vlfleet.fleet.spec import default_threads
+    from vlfleet.plan.judge import Bench
+    from vlfleet.plan.route_seed import route_seed
 
     if plan.chosen is None:
         raise refused(plan, name)
     values = engine_values(plan)
     tp, pp, replicas = values.tensor_parallel_size, values.pipeline_parallel_size, values.replicas
     options, engine_args = beside(values, spec.options, spec.engine_args)
-    threads = default_threads(replicas)
+    threads, memory = default_threads(replicas), plan.chosen.memory
     made = replace(
         spec,
         tensor_parallel_size=tp,
@@ -143,6 +145,7 @@ def _chosen(spec: FleetSpec, plan: Plan, preset: str | None, name: str) -> Chose
         threads=threads,
         options=options,
         engine_args=engine_args,
+        route_seed=route_seed(Bench.of(plan.inputs).setup(plan.chosen.candidate, memory)) if memory else {},
     )
     gpus = tuple(index for indices in plan.placement for index in indices)
     return Chosen(made, line(plan, preset, name), facts(plan, preset), gpus)

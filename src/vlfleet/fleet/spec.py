@@ -34,6 +34,10 @@ class FleetSpec:
     media_urls: str = ""
     """Which http(s) URLs it fetches media from: deny, public, or hosts with commas between; empty: public on loopback,
     deny elsewhere."""
+    fit: bool = False
+    """The gateway resizes pictures to the size at which the model sees them."""
+    route_seed: dict[str, float] = field(default_factory=dict)
+    """What the plan predicts of a replica's speed, by the names of `gateway.route.cost.Coefficients`."""
     api_key_file: str = ""
     """A file that holds one key, beside those of `vlfleet keys`."""
     admin_port: int = 0

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from vlfleet.gateway.behalf import TENANT, Claim, claimed
 from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.gateway.keys import Key, Keyring
 from vlfleet.gateway.limits import Exceeded, Usage
@@ -71,6 +72,8 @@ class Access:
             raise refused(exceeded)
 
     def _key_of(self, request: web.Request) -> Key | None:
+        if claim := claimed(request):
+            return self._key_behalf(request, claim)
         if self.keyring is None or not self.keyring.required:
             return None
         found = BEARER.fullmatch(request.headers.get("Authorization", ""))
@@ -79,6 +82,17 @@ class Access:
             request[KEY] = key
         elif request.path not in OPEN_PATHS:
             raise unauthorized(given=found is not None)
+        return key
+
+    def _key_behalf(self, request: web.Request, claim: Claim) -> Key | None:
+        """The key with which the batch was made that `request` belongs to. A revoked one opens nothing."""
+        request[TENANT] = claim.tenant
+        if self.keyring is None or not self.keyring.required:
+            return None
+        key = self.keyring.kept(claim.key_sha256)
+        if key is None:
+            raise unauthorized(given=True)
+        request[KEY] = key
         return key
 
     def knows(self, request: web.Request) -> bool:

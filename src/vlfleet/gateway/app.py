@@ -10,16 +10,22 @@ import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from vlfleet.fleet.replica import Replica
+from vlfleet.batch.shelf import Shelf
+from vlfleet.errors import VlfleetError
+from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.gateway import pages
 from vlfleet.gateway.access import ACCESS, Access, admit
 from vlfleet.gateway.admission import LIMITS, Limits
+from vlfleet.gateway.batch_worker import Worker
+from vlfleet.gateway.batches import Batches, add_batches
+from vlfleet.gateway.behalf import BEHALF, Behalf
 from vlfleet.gateway.connection import SERVER, Connection, where
 from vlfleet.gateway.errors import ApiError
 from vlfleet.gateway.files import Files, add_files
@@ -59,13 +65,15 @@ def build_app(
     urls: FetchPolicy | None = None,
     secret: bytes | None = None,
     access: Access | None = None,
+    batches: Path | None = None,
 ) -> web.Application:
     """The gateway before `replicas`, whose phases the supervisor may change at any time.
 
     `on_unreachable` is called, on the loop, when a connection to a replica fails. While `draining` is set no new
     request is taken and those in flight go on. `media` says how the engines see media; without, they get no names.
     `urls` says which media are fetched; without, none. `secret` names media: with the same one, engines find again what
-    they hold. `access` says who may come in; without, everybody.
+    they hold. `access` says who may come in; without, everybody. `batches` is the folder of /v1/batches; without,
+    there are none.
     """
     app = web.Application(middlewares=[finish, admit])
     app[ACCESS] = access or Access()
@@ -110,12 +118,29 @@ def build_app(
     app.router.add_post("/v1/chat/completions", generate)
     app.router.add_post("/v1/completions", generate)
     add_files(app, Files(store, namer, media.vision, tenant_of))
+    if batches:
+        add_batches(app, batches_in(batches, app, replicas))
     app.router.add_get("/v1/models", pages.models)
     app.router.add_get("/health", pages.health)
     app.router.add_get("/ready", pages.ready)
     app.router.add_get("/metrics", pages.metrics)
     app.router.add_get("/version", pages.version)
     return app
+
+
+def batches_in(folder: Path, app: web.Application, replicas: Sequence[Replica]) -> Batches:
+    """The batches that `folder` keeps, whose requests this gateway sends to itself.
+
+    Raises:
+        VlfleetError: the folder cannot be used.
+    """
+    behalf = app[BEHALF] = Behalf()
+    try:
+        shelf = Shelf(folder)
+    except OSError as error:
+        raise VlfleetError(f"{folder} cannot be used: {error.strerror}", "mend its owner and mode") from None
+    ready = lambda: sum(replica.phase is Phase.READY for replica in replicas)  # noqa: E731
+    return Batches(shelf, Worker(shelf, behalf, lambda: bool(app[GATEWAY].gate.queue), ready), tenant_of)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ import orjson
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from vlfleet.batch.shelf import INPUT, Card
+from vlfleet.gateway.batches import BATCHES, content, file_object, receive
 from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.media import MediaError, MediaLimits, Namer, Store, Stored, Vision, examine_base64
 from vlfleet.media.header import GATEWAY_LIMITS
@@ -25,6 +27,7 @@ FIELD_BYTES = 1024
 """Of a field of the form that is not the file."""
 MAX_FIELDS = 8
 STALL_SECONDS = 20.0
+CHUNK_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ def add_files(app: web.Application, files: Files) -> None:
     app.router.add_post("/v1/files", upload)
     app.router.add_get("/v1/files", listing)
     app.router.add_get("/v1/files/{id}", show)
+    app.router.add_get("/v1/files/{id}/content", download)
     app.router.add_delete("/v1/files/{id}", delete)
 
 
@@ -64,6 +68,8 @@ async def upload(request: web.Request) -> web.Response:
     except TimeoutError:
         message = f"nothing of the file came for {files.stall_seconds:.0f} s; send it without a pause"
         raise ApiError(408, "request_timeout", message) from None
+    if isinstance(sent, Card):
+        return answer(file_object(sent))
     text = sent.file.finish()
     if not text:
         raise bad_request("file", "the upload holds no file", "send a form with file and purpose=vision, or the bytes")
@@ -81,12 +87,17 @@ async def upload(request: web.Request) -> web.Response:
 async def listing(request: web.Request) -> web.Response:
     """GET /v1/files."""
     files = request.app[FILES]
-    held = files.store.files(files.tenant_of(request))
-    return answer({"object": "list", "data": [described(stored) for stored in held], "has_more": False})
+    tenant = files.tenant_of(request)
+    held = [described(stored) for stored in files.store.files(tenant)]
+    if batches := request.app.get(BATCHES):
+        held += [file_object(card) for card in batches.shelf.files(tenant)]
+    return answer({"object": "list", "data": held, "has_more": False})
 
 
 async def show(request: web.Request) -> web.Response:
     """GET /v1/files/{id}."""
+    if card := card_of(request):
+        return answer(file_object(card))
     files = request.app[FILES]
     stored = files.store.get(files.tenant_of(request), request.match_info["id"])
     if stored is None:
@@ -94,12 +105,32 @@ async def show(request: web.Request) -> web.Response:
     return answer(described(stored))
 
 
+async def download(request: web.Request) -> web.StreamResponse:
+    """GET /v1/files/{id}/content: what a batch reads, and what it wrote."""
+    if card := card_of(request):
+        return await content(request, card)
+    files, file_id = request.app[FILES], request.match_info["id"]
+    if files.store.get(files.tenant_of(request), file_id) is None:
+        raise unknown(file_id)
+    raise bad_request(None, "a medium is not given out again", "only files of batches are")
+
+
 async def delete(request: web.Request) -> web.Response:
     """DELETE /v1/files/{id}."""
     files, file_id = request.app[FILES], request.match_info["id"]
-    if not files.store.remove(files.tenant_of(request), file_id):
+    if card := card_of(request):
+        if request.app[BATCHES].shelf.in_use(card.id):
+            raise ApiError(409, "file_in_use", "a batch that is not finished reads the file; cancel it first")
+        request.app[BATCHES].shelf.remove(card.tenant, card.id)
+    elif not files.store.remove(files.tenant_of(request), file_id):
         raise unknown(file_id)
     return answer({"id": file_id, "object": "file", "deleted": True})
+
+
+def card_of(request: web.Request) -> Card | None:
+    """The file of a batch that the path names; None for everything else."""
+    batches = request.app.get(BATCHES)
+    return batches.shelf.file(batches.tenant_of(request), request.match_info["id"]) if batches else None
 
 
 class Base64:
@@ -130,13 +161,14 @@ class Sent:
         self.file = Base64()
 
 
-async def read_form(request: web.Request, files: Files, stall: asyncio.Timeout) -> Sent:
-    """The file of a form, whose other fields are checked.
+async def read_form(request: web.Request, files: Files, stall: asyncio.Timeout) -> Sent | Card:
+    """The file of a form, whose other fields are checked. One with purpose=batch is on disk already.
 
     Raises:
         ApiError: the form is damaged, too large, or for another purpose.
     """
     sent, purpose = Sent(), "vision"
+    batches, card = request.app.get(BATCHES), None
     try:
         reader = await request.multipart()
         for _ in range(MAX_FIELDS):
@@ -146,7 +178,9 @@ async def read_form(request: web.Request, files: Files, stall: asyncio.Timeout) 
             if not isinstance(part, BodyPartReader):
                 raise bad_request("file", "the form holds a form", "send fields only")
             name, filename = names_of(part)
-            if name == "file":
+            if name == "file" and batches and (purpose == INPUT or filename.lower().endswith(".jsonl")):
+                card = await receive(request, pieces(part, files, stall), filename[:255])
+            elif name == "file":
                 video = part.headers.get("Content-Type", "").startswith("video/") or filename.lower().endswith(".mp4")
                 sent = Sent("video" if video else "image", filename)
                 await fill(sent.file, part.read_chunk, files, stall)
@@ -155,9 +189,24 @@ async def read_form(request: web.Request, files: Files, stall: asyncio.Timeout) 
                 purpose = value if name == "purpose" else purpose
     except (ValueError, HttpProcessingError):  # aiohttp's words for boundaries and headers that are none
         raise bad_request(None, "the form cannot be read", "send multipart/form-data with a file") from None
+    if card and batches:
+        if purpose == INPUT:
+            return card
+        batches.shelf.remove(card.tenant, card.id)
+        raise bad_request("purpose", "a .jsonl file is no picture", "send it with purpose=batch")
+    if purpose == INPUT and batches:
+        raise bad_request("file", "the file of a batch is not named .jsonl", "name it so, or send purpose before it")
     if purpose not in PURPOSES:
         raise bad_request("purpose", f"purpose is {purpose[:32]!r}", f"use {' or '.join(PURPOSES)}")
     return sent
+
+
+async def pieces(part: BodyPartReader, files: Files, stall: asyncio.Timeout) -> AsyncIterator[bytes]:
+    """A file of a form, as it comes."""
+    loop = asyncio.get_running_loop()
+    while chunk := await part.read_chunk(CHUNK_BYTES):
+        yield chunk
+        stall.reschedule(loop.time() + files.stall_seconds)
 
 
 async def fill(file: Base64, read: Callable[..., Any], files: Files, stall: asyncio.Timeout) -> None:

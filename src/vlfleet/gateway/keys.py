@@ -166,6 +166,11 @@ class Keyring:
                 found = key
         return found
 
+    def kept(self, sha256: str) -> Key | None:
+        """The key of this hash, if it still is one."""
+        self.reload()
+        return next((key for key in self._all() if key.sha256 == sha256), None)
+
     def reload(self) -> None:
         """Reads the file if it is another than last time, which costs 2 us to know. What cannot be read changes
         nothing."""

@@ -15,6 +15,7 @@ from aiohttp import web
 from vlfleet.fleet.replica import Replica
 from vlfleet.gateway.access import ACCESS
 from vlfleet.gateway.admission import read_body, refusal
+from vlfleet.gateway.behalf import TENANT
 from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.gateway.inspection import Ask, inspect
 from vlfleet.gateway.media import Elsewhere, Media
@@ -159,6 +160,8 @@ async def fetch(fetcher: Fetcher, url: str, vision: Vision) -> Stored:
 
 def tenant_of(request: web.Request) -> str:
     """Clients with different keys share no media; nothing of the key is kept."""
+    if TENANT in request:
+        return request[TENANT]
     key = request.headers.get("Authorization", "")
     return hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=16).hexdigest() if key else ""
 

@@ -8,6 +8,7 @@ import logging
 from aiohttp import web
 
 from vlfleet.errors import VlfleetError
+from vlfleet.gateway import batches
 from vlfleet.gateway.connection import LIMITS, ConnectionLimits, Runner
 
 
@@ -41,4 +42,5 @@ async def serve(app: web.Application, host: str, port: int, limits: ConnectionLi
         if error.errno == errno.EADDRINUSE:
             raise VlfleetError(f"port {port} of {host} is in use", "take another with --port") from None
         raise VlfleetError(f"cannot listen on {host}:{port}: {error.strerror}", "check --host and --port") from None
+    batches.opened(app, host, int(runner.addresses[0][1]))
     return runner

@@ -37,6 +37,11 @@ class Maths(StrEnum):
     PILLOW = "pillow"
     """The embedded engine: transformers' PIL backend."""
 
+    @classmethod
+    def of(cls, engine: str) -> Maths:
+        """That of the engine with this name."""
+        return cls.PILLOW if engine == "embedded" else cls.TORCHVISION
+
 
 class Output(StrEnum):
     """The lossless form in which a fitted picture goes on. Measured for 1 megapixel (benchmarks/fit.py)."""

@@ -6,7 +6,8 @@ worker), and its engine, which computes prompts in the order of arrival. Then al
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from vlfleet.gateway.route.mirror import Left
@@ -31,6 +32,12 @@ class Coefficients:
     """Added to it by each sequence that decodes."""
     slots: int = 256
     """`max_num_seqs`: sequences that decode at the same time."""
+
+    @classmethod
+    def of(cls, told: Mapping[str, float]) -> Coefficients:
+        """Those that `told` has by name; the others are the defaults."""
+        made = replace(cls(), **{name: value for name, value in told.items() if name != "slots"})  # type: ignore[arg-type]
+        return replace(made, slots=int(told.get("slots", made.slots)))
 
 
 class Load(NamedTuple):
