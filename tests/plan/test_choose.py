@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.plan.questions import ask
 from vlfleet.hardware.catalogue import find_model, imagined_machine
 from vlfleet.hardware.machine import Link, Machine
-from vlfleet.plan.choose import Kind, Wish, choose
+from vlfleet.plan.choose import Wish, choose
+from vlfleet.plan.kinds import Kind
 from vlfleet.plan.memory_calibration import Calibration
 from vlfleet.plan.plan import Plan
 from vlfleet.plan.search import search

@@ -15,10 +15,13 @@ from vlfleet.plan.candidates import needs, processor_cache_gb, sequences
 from vlfleet.plan.demand import PRESETS, ImageSize, Workload, demand
 from vlfleet.plan.fleets import fleets
 from vlfleet.plan.judge import Bench, judge, legal
+from vlfleet.plan.kinds import Kind
 from vlfleet.plan.memory import memory
+from vlfleet.plan.memory_calibration import Calibration
 from vlfleet.plan.plan import Inputs, Judged
 from vlfleet.plan.published import MODELS
 from vlfleet.plan.search import search, weigh
+from vlfleet.plan.speed_coefficients import coefficients_of
 
 GPUS = ("T4", "RTX4090", "L40S", "A100-80GB", "H100", "H200")
 models = st.sampled_from(["Qwen2-VL-2B", "Qwen2.5-VL-3B", "Qwen2.5-VL-7B", "Qwen2.5-VL-32B", "Qwen2.5-VL-72B"])
@@ -153,14 +156,17 @@ def test_only_named_layouts_are_compared() -> None:
 
 
 def test_kinds_of_gpus_become_fleets() -> None:
-    kinds = parse_gpus("2xA100-80GB,2xL40S")
-    machine = imagined_machine(kinds)
+    models = parse_gpus("2xA100-80GB,2xL40S")
+    machine = imagined_machine(models)
     inputs = replace(ask("Qwen2.5-VL-7B", "2xA100-80GB"), machine=machine)
+    kinds = [Kind(model, Calibration(gpu=model.name), coefficients_of(model)) for model in models]
     plans = fleets(inputs, machine, dict(enumerate(kinds)), finalists=0)
     used = [{index for replica in plan.placement for index in replica} for plan in plans]
     assert used == [{0, 1}, {2, 3}]
     assert sum(plan.inputs.workload.concurrency or 0 for plan in plans) == inputs.workload.concurrency
     assert [plan.inputs.gpu.capability for plan in plans] == [(8, 0), (8, 9)]
+    for plan, kind in zip(plans, kinds[::2], strict=True):
+        assert (plan.inputs.calibration, plan.inputs.coefficients) == (kind.calibration, kind.coefficients)
 
 
 # What must hold

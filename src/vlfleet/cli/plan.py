@@ -82,7 +82,6 @@ def plan(
     """
 
     from vlfleet.cli import plan_inputs as read
-    from vlfleet.plan import memory_calibration, speed_coefficients
     from vlfleet.plan.fleets import fleets
     from vlfleet.plan.model import read_model
     from vlfleet.plan.plan import Inputs
@@ -107,13 +106,13 @@ def plan(
         read.one_of("--quantization", quantization, read.QUANTISE),
     )
     known = read_model(model)
-    machine, kinds, said = read.machine_of(gpus, gpu_spec or [], link)
+    machine, models, said = read.machine_of(gpus, gpu_spec or [], link)
     release = read.release_of(vllm_version)
-    first = next(iter(kinds.values()))
-    called = next(iter(machine.gpus)).name
+    kinds = read.kinds_of(machine, models, release)
+    first = kinds[machine.gpus[0].index]
     inputs = Inputs(
         model=known,
-        gpu=first,
+        gpu=first.model,
         machine=machine,
         workload=workload,
         release=release,
@@ -123,8 +122,8 @@ def plan(
         max_model_len=max_model_len,
         kv_cache_dtype=kv_cache_dtype,
         host_memory_bytes=read.size_of(host_memory) or machine.host_memory_bytes,
-        calibration=memory_calibration.read(called, release),
-        coefficients=speed_coefficients.read(first, called, ".".join(map(str, release))),
+        calibration=first.calibration,
+        coefficients=first.coefficients,
     )
     read.check(inputs)
     only = read.layouts_of(compare, len(machine.gpus))
@@ -148,7 +147,9 @@ def plan(
     if explain == "speed" and not as_json:
         from vlfleet.calibrate.saved import speed_source
 
-        print(f"Coefficients: {speed_source(called, release)}")
+        for called in dict.fromkeys(gpu.name for gpu in machine.gpus):
+            whose = f" of {called}" if len(found) > 1 else ""
+            print(f"Coefficients{whose}: {speed_source(called, release)}")
     if not _any_fits(found):
         raise typer.Exit(3)
 

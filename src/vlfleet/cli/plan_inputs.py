@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vlfleet.errors import ExitCode, VlfleetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from vlfleet.hardware.catalogue_table import GpuModel
     from vlfleet.hardware.machine import Link, Machine
     from vlfleet.plan.demand import Workload
+    from vlfleet.plan.kinds import Kind
     from vlfleet.plan.plan import Inputs
     from vlfleet.plan.releases import Release
     from vlfleet.plan.search import Layout
@@ -63,6 +64,24 @@ def machine_of(gpus: str, specs: list[str], link: str | None) -> tuple[Machine, 
     if link:
         models, joined = _joined(models, one_of("--link", link, LINKS))
     return imagined_machine(models, joined), dict(enumerate(models)), []
+
+
+def kinds_of(machine: Machine, models: Mapping[int, GpuModel], release: Release) -> dict[int, Kind]:
+    """What is known of each GPU with this vLLM, by index: its own calibration, or what is built in.
+
+    Raises:
+        VlfleetError: a calibration is there but cannot be used.
+    """
+    from vlfleet.plan import memory_calibration, speed_coefficients
+    from vlfleet.plan.kinds import Kind
+
+    version = ".".join(map(str, release))
+    alike = {(gpu.name, gpu.memory_bytes): models[gpu.index] for gpu in machine.gpus}
+    known = {
+        (name, size): Kind(model, memory_calibration.read(name, release), speed_coefficients.read(model, name, version))
+        for (name, size), model in alike.items()
+    }
+    return {gpu.index: known[gpu.name, gpu.memory_bytes] for gpu in machine.gpus}
 
 
 def _named(gpus: str, specs: list[str]) -> tuple[GpuModel, ...]:

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vlfleet.cli.plan_inputs import OFFERED_SHARE, check
+from vlfleet.cli.plan_inputs import OFFERED_SHARE, check, kinds_of
 from vlfleet.errors import VlfleetError
 
 if TYPE_CHECKING:
@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 
     from vlfleet.engine.vllm import VllmEngine
     from vlfleet.fleet.spec import FleetSpec
-    from vlfleet.hardware.machine import Gpu, Machine
-    from vlfleet.plan.choose import Kind
+    from vlfleet.hardware.machine import Machine
     from vlfleet.plan.demand import Workload
+    from vlfleet.plan.kinds import Kind
     from vlfleet.plan.model import Model
     from vlfleet.plan.plan import Inputs
-    from vlfleet.plan.releases import Release
 
 _IN_THE_CHECKPOINT = ("awq", "gptq", "compressed", "modelopt", "fp8")
 """How --quantization begins where it only says what the checkpoint is already."""
@@ -45,6 +44,7 @@ def question(spec: FleetSpec, preset: str | None, engine: VllmEngine) -> Questio
         NoPlanError: the planner does not know the model, the GPUs or a flag.
     """
     from vlfleet.engine.vllm.said import flag_fields, said, unknown
+    from vlfleet.hardware.catalogue import find_model
     from vlfleet.plan.plan import Inputs
 
     given = {option: value for option, value in vars(spec.options).items() if value is not None}
@@ -55,7 +55,8 @@ def question(spec: FleetSpec, preset: str | None, engine: VllmEngine) -> Questio
     if machine is None:
         return None
     try:
-        kinds = _kinds(machine, engine.install.release)
+        models = {gpu.index: find_model(gpu.name, gpu.memory_bytes) for gpu in machine.gpus}
+        kinds = kinds_of(machine, models, engine.install.release)
         model = _model(spec)
     except VlfleetError as error:
         raise NoPlanError(f"{error.cause} ({error.remedy})") from None
@@ -93,21 +94,6 @@ def _machine(engine: VllmEngine, given: Mapping[str, Any]) -> Machine | None:
     share = min(OFFERED_SHARE, float(given.get("gpu_memory_utilization", OFFERED_SHARE)))
     free, _ = usable(visible(machine, os.environ.get("CUDA_VISIBLE_DEVICES")), share)
     return replace(machine, gpus=free) if free else None
-
-
-def _kinds(machine: Machine, release: Release) -> dict[int, Kind]:
-    from vlfleet.hardware.catalogue import find_model
-    from vlfleet.plan import memory_calibration, speed_coefficients
-    from vlfleet.plan.choose import Kind
-
-    def kind(gpu: Gpu) -> Kind:
-        model = find_model(gpu.name, gpu.memory_bytes)
-        speed = speed_coefficients.read(model, gpu.name, ".".join(map(str, release)))
-        return Kind(model, memory_calibration.read(gpu.name, release), speed)
-
-    alike = {(gpu.name, gpu.memory_bytes): gpu for gpu in machine.gpus}
-    known = {key: kind(gpu) for key, gpu in alike.items()}
-    return {gpu.index: known[gpu.name, gpu.memory_bytes] for gpu in machine.gpus}
 
 
 def _model(spec: FleetSpec) -> Model:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from vlfleet.hardware.catalogue_table import GpuModel
 from vlfleet.hardware.machine import Gpu, Machine
 from vlfleet.plan.judge import Bench, gpu_refusal
-from vlfleet.plan.memory_calibration import Calibration
+from vlfleet.plan.kinds import Kinds, on
 from vlfleet.plan.plan import Inputs, Plan
 from vlfleet.plan.search import FINALISTS, Layout, merit, rank, search, weigh
-from vlfleet.plan.speed_coefficients import Coefficients
 
 _IDLE_SHARE = 0.9
 """Of a GPU's memory. One that has less free makes all others do with as little, so a plan without it is made too."""
@@ -39,21 +37,12 @@ class Wish:
         return all(said in (None, size) for said, size in zip(self.sizes, layout, strict=True))
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What is known of the GPUs of one model."""
-
-    model: GpuModel
-    calibration: Calibration
-    coefficients: Coefficients | None = None
-
-
-def choose(inputs: Inputs, machine: Machine, kinds: Mapping[int, Kind], wish: Wish) -> Plan | None:
+def choose(inputs: Inputs, machine: Machine, kinds: Kinds, wish: Wish) -> Plan | None:
     """The best of the plans over GPUs of one kind; `inputs` is the question but for its GPUs, `kinds` is by index.
 
     Where nothing fits, the plan of most GPUs says why. None: no kind has GPUs enough for `wish`.
     """
-    plans = [_plan(_on(inputs, machine, gpus, kinds), wish) for gpus in _sets(machine.gpus, kinds, wish)]
+    plans = [_plan(on(inputs, machine, gpus, kinds), wish) for gpus in _sets(machine.gpus, kinds, wish)]
     return max(plans, key=_worth, default=None)
 
 
@@ -62,7 +51,7 @@ def _worth(plan: Plan) -> tuple[bool, bool, float]:
     return (False, False, 0.0) if chosen is None else (True, chosen.in_time, merit(chosen, plan.inputs))
 
 
-def _sets(gpus: Sequence[Gpu], kinds: Mapping[int, Kind], wish: Wish) -> Iterator[tuple[Gpu, ...]]:
+def _sets(gpus: Sequence[Gpu], kinds: Kinds, wish: Wish) -> Iterator[tuple[Gpu, ...]]:
     """All of a kind, then those of it that are idle; of the most numerous kind first."""
     names = [kinds[gpu.index].model.name for gpu in gpus]
     for name in sorted(dict.fromkeys(names), key=names.count, reverse=True):
@@ -71,17 +60,6 @@ def _sets(gpus: Sequence[Gpu], kinds: Mapping[int, Kind], wish: Wish) -> Iterato
         for found in dict.fromkeys((whole, idle)):
             if len(found) >= max(1, wish.least_gpus):
                 yield found
-
-
-def _on(inputs: Inputs, machine: Machine, gpus: tuple[Gpu, ...], kinds: Mapping[int, Kind]) -> Inputs:
-    kind = min((kinds[gpu.index] for gpu in gpus), key=lambda each: each.model.cuda_gib)
-    return replace(
-        inputs,
-        gpu=kind.model,
-        machine=replace(machine, gpus=gpus),
-        calibration=kind.calibration,
-        coefficients=kind.coefficients,
-    )
 
 
 def _plan(inputs: Inputs, wish: Wish) -> Plan:

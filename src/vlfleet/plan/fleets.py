@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from vlfleet.hardware.catalogue_table import GpuModel
 from vlfleet.hardware.machine import Machine
 from vlfleet.plan.demand import Workload
 from vlfleet.plan.judge import Bench, gpu_refusal
+from vlfleet.plan.kinds import Kinds, on
 from vlfleet.plan.plan import Inputs, Plan
 from vlfleet.plan.search import FINALISTS, Layout, search, weigh
-
-Kinds = Mapping[int, GpuModel]
-"""The catalogue's model of each GPU, by index."""
 
 
 def fleets(
@@ -24,7 +21,9 @@ def fleets(
     GPUs of different kinds never share a replica: the slowest would set the pace, the smallest the memory. Each fleet
     gets the share of the load that it can answer.
     """
-    parts = [_for_kind(inputs, machine, kinds, name) for name in dict.fromkeys(model.name for model in kinds.values())]
+    names = dict.fromkeys(kind.model.name for kind in kinds.values())
+    sets = (tuple(gpu for gpu in machine.gpus if kinds[gpu.index].model.name == name) for name in names)
+    parts = [on(inputs, machine, gpus, kinds) for gpus in sets]
     if len(parts) > 1:
         able = [_capacity(part) for part in parts]
         whole = sum(able) or 1.0
@@ -33,12 +32,6 @@ def fleets(
             for part, capacity in zip(parts, able, strict=True)
         ]
     return tuple(search(part, finalists=finalists, only=only) for part in parts)
-
-
-def _for_kind(inputs: Inputs, machine: Machine, kinds: Kinds, name: str) -> Inputs:
-    members = [gpu for gpu in machine.gpus if kinds[gpu.index].name == name]
-    smallest = min((kinds[gpu.index] for gpu in members), key=lambda model: model.cuda_gib)
-    return replace(inputs, gpu=smallest, machine=replace(machine, gpus=tuple(members)))
 
 
 def _capacity(inputs: Inputs) -> float:
