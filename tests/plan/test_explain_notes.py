@@ -41,7 +41,10 @@ def test_an_slo_that_cannot_be_met() -> None:
 def test_host_memory() -> None:
     plan = search(ask("Qwen2.5-VL-7B", "8xH100", host_memory_bytes=16 << 30), finalists=0)
     assert plan.chosen is not None
-    assert host_bytes(plan.chosen) > 0
+    assert plan.chosen.memory is not None
+    settled, ranks = plan.chosen.memory.sizes, plan.chosen.candidate.gpus
+    pinned = host_bytes(plan.chosen, 2) - host_bytes(plan.chosen, 1)
+    assert pinned == ranks * settled.max_num_seqs * settled.max_model_len * 16 > 0, "by runner 2 alone"
     assert said("of host memory, of 8", "Qwen2.5-VL-7B", "8xH100", host_memory_bytes=8 << 30)
     assert not said("of host memory", "Qwen2.5-VL-7B", "1xH100", host_memory_bytes=512 << 30)
 

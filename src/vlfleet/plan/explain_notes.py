@@ -36,13 +36,13 @@ def _notes(inputs: Inputs, chosen: Judged) -> Iterator[str]:
         yield f"--kv-cache-dtype {inputs.kv_cache_dtype} changes the numbers: check answers on your own data"
     if inputs.max_pixels and inputs.max_pixels < inputs.model.max_pixels:
         yield f"larger pictures are scaled down to {inputs.max_pixels:,} pixels: small print may be lost"
-    if host := host_bytes(chosen):
+    rules = accounting(inputs.release, moe=bool(inputs.model.shape.num_experts), runner=candidate.flags.runner)
+    if host := host_bytes(chosen, rules.runner):
         asked = f"the replicas take {host / GIB:.0f} GiB of host memory"
         if inputs.host_memory_bytes and host > _MOST_HOST * inputs.host_memory_bytes:
             yield f"{asked}, of {inputs.host_memory_bytes / GIB:.0f}: a smaller --mm-processor-cache-gb takes less"
         elif not inputs.host_memory_bytes:
             yield f"{asked}; say --host-memory to have it checked"
-    rules = accounting(inputs.release, moe=bool(inputs.model.shape.num_experts), runner=candidate.flags.runner)
     if not rules.profiles_encoder:
         yield (
             f"vLLM {inputs.version} sizes its KV cache without the vision tower (PR #48469): "
@@ -54,10 +54,11 @@ def _notes(inputs: Inputs, chosen: Judged) -> Iterator[str]:
             yield f"nothing was measured on this GPU with this vLLM: coefficients are those of {where}"
 
 
-def host_bytes(chosen: Judged) -> int:
-    """Of all replicas, without what the kernel's cache can give back; 0 where memory was not looked at."""
+def host_bytes(chosen: Judged, runner: int) -> int:
+    """Of all replicas with this model runner, without what the kernel's cache can give back; 0 where memory was not
+    looked at."""
     if chosen.memory is None:
         return 0
     c = chosen.candidate
-    one = host_memory(c.flags, chosen.memory.sizes, c.tensor_parallel_size, c.pipeline_parallel_size)
+    one = host_memory(c.flags, chosen.memory.sizes, c.tensor_parallel_size, c.pipeline_parallel_size, runner)
     return c.replicas * total(one)
