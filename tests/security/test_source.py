@@ -39,7 +39,7 @@ ATTRIBUTES = {
 }
 SILENCED = {
     "S104": "0.0.0.0 is compared with, not bound to",
-    "S108": "the name of a shared-memory mount is read, and nothing written below it",
+    "S108": "a mount in a manifest that is printed",
     "S311": "random numbers that are no secret",
     "S606": "a process from an argument list",
 }

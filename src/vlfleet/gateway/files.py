@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from aiohttp import BodyPartReader, web
+from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from vlfleet.batch.shelf import INPUT, Card
@@ -46,7 +46,9 @@ FILES = web.AppKey("files", Files)
 
 
 def add_files(app: web.Application, files: Files) -> None:
-    """Adds the routes to the gateway."""
+    """Adds the routes to the gateway. What aiohttp warns of holds a client's words, so nothing is warned of."""
+    for warning in (BadContentDispositionHeader, BadContentDispositionParam):
+        warnings.filterwarnings("ignore", category=warning)
     app[FILES] = files
     app.router.add_post("/v1/files", upload)
     app.router.add_get("/v1/files", listing)
@@ -177,7 +179,7 @@ async def read_form(request: web.Request, files: Files, stall: asyncio.Timeout) 
                 break
             if not isinstance(part, BodyPartReader):
                 raise bad_request("file", "the form holds a form", "send fields only")
-            name, filename = names_of(part)
+            name, filename = part.name or "", part.filename or ""
             if name == "file" and batches and (purpose == INPUT or filename.lower().endswith(".jsonl")):
                 card = await receive(request, pieces(part, files, stall), filename[:255])
             elif name == "file":
@@ -222,12 +224,6 @@ async def fill(file: Base64, read: Callable[..., Any], files: Files, stall: asyn
             most = files.limits.encoded_bytes >> 20
             raise ApiError(413, "file_too_large", f"the file is larger than {most} MiB; send a smaller one")
         stall.reschedule(loop.time() + files.stall_seconds)
-
-
-def names_of(part: BodyPartReader) -> tuple[str, str]:
-    """Name and filename; aiohttp warns about damaged ones in words that hold them."""
-    with warnings.catch_warnings(action="ignore"):
-        return part.name or "", part.filename or ""
 
 
 async def small_field(part: BodyPartReader, name: str) -> str:
