@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 
 from tests.fakes import engine as fake
 from vlfleet.fleet.replica import Phase, Replica
@@ -34,6 +36,7 @@ class Rig:
     unreachable: list[str] = field(default_factory=list)
     gateway: Gateway = field(init=False)
     connections: Connections = field(init=False)
+    app: web.Application = field(init=False)
 
     def chat(self, **fields: Any) -> Any:
         return self.http.post(f"{self.url}/v1/chat/completions", json={**hello(), **fields})
@@ -66,12 +69,13 @@ async def rig(
     urls: FetchPolicy | None = None,
     access: Access | None = None,
     connections: ConnectionLimits | None = None,
+    batches: Path | None = None,
 ) -> AsyncIterator[Rig]:
     behaviour = replace(behaviour or fake.Behaviour(), key=KEY)
     async with AsyncExitStack() as stack:
         fakes = [await stack.enter_async_context(fake.serve(replace(behaviour))) for _ in range(engines)]
         replicas = [replica(f"r{n}", each.port) for n, each in enumerate(fakes)]
-        async with gateway(replicas, limits, media, policy, urls, access, connections) as made:
+        async with gateway(replicas, limits, media, policy, urls, access, connections, batches) as made:
             made.engines = fakes
             yield made
 
@@ -85,6 +89,7 @@ async def gateway(
     urls: FetchPolicy | None = None,
     access: Access | None = None,
     connections: ConnectionLimits | None = None,
+    batches: Path | None = None,
 ) -> AsyncIterator[Rig]:
     """Only the gateway; the replicas may be anything."""
     draining = asyncio.Event()
@@ -100,10 +105,11 @@ async def gateway(
             policy=policy,
             urls=urls,
             access=access,
+            batches=batches,
         )
         runner = await serve(app, "127.0.0.1", 0, connections or ConnectionLimits())
         assert isinstance(runner, Runner)
-        made.gateway, made.connections = app[GATEWAY], runner.all
+        made.app, made.gateway, made.connections = app, app[GATEWAY], runner.all
         made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
             yield made

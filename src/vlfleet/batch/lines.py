@@ -149,7 +149,7 @@ def is_torn(line: bytes) -> bool:
     pass for one."""
     whole = line.endswith(b"\n")
     line, zeros, rest = line.partition(b"\0")
-    if rest.strip(b"\0") or not line[: len(START)] == START[: len(line)]:
+    if rest.strip(b"\0") or line[: len(START)] != START[: len(line)]:
         return False
     if zeros:
         return True
