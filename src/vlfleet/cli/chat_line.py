@@ -83,7 +83,9 @@ def completions(line: str) -> list[str]:
     and /load, JSON."""
     start = _last_word(line)
     head, word = line[:start], line[start:]
-    found = [f"{command} " for command in COMMANDS if not head and word and command.startswith(word)]
+    if commands := [f"{command} " for command in COMMANDS if not head and word and command.startswith(word)]:
+        return commands
+    found = []
     json = line.startswith(("/save ", "/load "))
     quote = word[:1] if word[:1] in ("'", '"') else ""
     typed = re.sub(r"\\(.)", r"\1", word[len(quote) :]) if not quote else word[1:]

@@ -64,7 +64,7 @@ class Session:
                     if not runner.run(self.do(read_line(line))):
                         break
                 except KeyboardInterrupt:
-                    note("\n(stopped)")
+                    note("(stopped)")
                 except VlfleetError as error:
                     if not interactive:
                         raise
@@ -116,6 +116,10 @@ class Session:
                     sys.stdout.write(printable(piece))
                     sys.stdout.flush()
                     shown = True
+        except asyncio.CancelledError:
+            if not stream.answer.text:
+                note("")  # behind the terminal's ^C
+            raise
         except VlfleetError as error:
             shown = shown or error.exit_code == ExitCode.USAGE  # such a picture would spoil the next question, too
             raise
@@ -192,6 +196,13 @@ def dim(text: str) -> None:
     Console(stderr=True, highlight=False).print(text, style="dim", soft_wrap=True, markup=False)
 
 
+def name_of(completion: str) -> str:
+    """What is shown of a completed line: a command, or the last part of a path."""
+    if completion.rstrip() in COMMANDS:
+        return completion.rstrip()
+    return completion.rstrip().rstrip("/").rpartition("/")[2] + "/" * completion.endswith("/")
+
+
 def prepare_terminal() -> Callable[[], None]:
     """Completion and history of lines; the returned function keeps the history."""
     try:
@@ -209,7 +220,7 @@ def prepare_terminal() -> Callable[[], None]:
         return found[state] if state < len(found) else None
 
     def display(_: str, matches: Sequence[str], __: int) -> None:
-        names = [match.rstrip().rstrip("/").rpartition("/")[2] + "/" * match.endswith("/") for match in matches]
+        names = [name_of(match) for match in matches]
         print("\n" + "  ".join(names), f"\n> {readline.get_line_buffer()}", sep="", end="", flush=True)
 
     readline.set_completer_delims("\n")
