@@ -11,7 +11,7 @@ from functools import cached_property
 
 from vlfleet.checkpoint import CheckpointInfo, preflight
 from vlfleet.engine.launch import EngineSpec, Failure, Launch, Lesson, Observation, Placement, Preparation, Value
-from vlfleet.engine.vllm import flags, phases, versions
+from vlfleet.engine.vllm import advisories, flags, phases, versions
 from vlfleet.engine.vllm.command import command, environment, serve_arguments
 from vlfleet.engine.vllm.install import Install, find
 from vlfleet.errors import ExitCode, VlfleetError
@@ -149,12 +149,13 @@ def support(install: Install, exposed: bool) -> tuple[str, ...]:
     if release < versions.FIRST:
         oldest = ".".join(map(str, versions.FIRST[:2]))
         raise VlfleetError(f"{version} is older than {oldest}", "pip install -U vllm", ExitCode.USAGE)
-    if exposed and release < versions.EXPOSED:
-        cause = f"{version} lets a crafted Host header past its API key (CVE-2026-48746)"
+    holes = [each for each in advisories.REFUSED_EXPOSED if each.concerns(release)]
+    if exposed and holes:
+        cause = f"{version} {holes[0].what} ({holes[0].id})"
         raise VlfleetError(cause, "pip install -U vllm, or serve on 127.0.0.1", ExitCode.USAGE)
-    notes = []
-    if release < versions.SAFE:
-        notes.append(f"{version} decodes images of any size: 0.25.1 and newer bound them (vLLM PR #47010)")
+    notes = [
+        f"{version} {each.what} ({each.id}); {each.remedy}" for each in advisories.WARNED if each.concerns(release)
+    ]
     if release[:2] > versions.LAST[:2]:
         notes.append(f"{version} is newer than {'.'.join(map(str, versions.LAST[:2]))}, the newest that was tried")
     return tuple(notes)

@@ -11,10 +11,6 @@ FIRST: Release = (0, 20, 0)
 """Older ones have another engine, other flags and other log lines."""
 LAST: Release = (0, 33, 0)
 """Newer ones may work; nobody here has tried."""
-SAFE: Release = (0, 25, 1)
-"""Older ones lack VLLM_MAX_IMAGE_PIXELS: a decompression bomb reaches the decoder (vLLM PR #47010)."""
-EXPOSED: Release = (0, 22, 0)
-"""Older ones can be entered without their key by a crafted Host header (CVE-2026-48746, GHSA-94f4-hr76-p5j6)."""
 
 
 def leaves_encoder_out(release: Release) -> bool:
