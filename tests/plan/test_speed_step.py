@@ -143,8 +143,9 @@ def test_a_step_is_the_sum_of_its_operators(batch: Batch, tp: int, pp: int, mode
 def test_more_in_a_step_never_makes_it_shorter(batch: Batch, field: str) -> None:
     step = clock()
     more = replace(batch, **{field: getattr(batch, field) * 2 + 1})
-    assert step.seconds(more) >= step.seconds(batch)
-    assert step.seconds(replace(batch, images=(*batch.images, 1024))) >= step.seconds(batch)
+    least = (1 - 1e-12) * step.seconds(batch)  # sums of other parts are rounded in another place
+    assert step.seconds(more) >= least
+    assert step.seconds(replace(batch, images=(*batch.images, 1024))) >= least
 
 
 @pytest.mark.parametrize("name", SHAPES)
