@@ -10,13 +10,13 @@ from vlfleet.plan.demand import Picture, pictures
 from vlfleet.plan.flags import MM_PROCESSOR_CACHE_GB, Flags
 from vlfleet.plan.kv import BLOCK_SIZE
 from vlfleet.plan.plan import Candidate, Inputs
+from vlfleet.plan.speed_work import PIXEL_BYTES
 from vlfleet.plan.terms import GIB
 
 BATCHED_TOKENS = (2048, 4096, 8192, 16384, 32768, 65536)
 """Of --max-num-batched-tokens: vLLM's defaults, and up to what was measured."""
 MOST_SEQS = 256
 """Where a rate is asked for, and so nobody says how many requests run at once: vLLM's default on smaller GPUs."""
-_PIXEL_BYTES = 4
 _HOST_SHARE = 0.5
 """Of the host's memory for processed pictures."""
 _CACHE_COPIES = 2
@@ -66,7 +66,7 @@ def needs(inputs: Inputs) -> Needs:
         images=workload.media,
         mean_tokens=mean,
         mean_request_tokens=workload.prompt_tokens + workload.media * mean + workload.output_tokens,
-        pixel_bytes=mean * vision.patches_per_token * vision.patch_elements * _PIXEL_BYTES,
+        pixel_bytes=mean * vision.patches_per_token * vision.patch_elements * PIXEL_BYTES,
     )
 
 

@@ -84,13 +84,13 @@ class Bench:
     def setup(self, candidate: Candidate, found: MemoryPlan) -> Setup:
         """The question to the speed model."""
         flags = candidate.flags
-        mode = "data" if flags.mm_encoder_tp_mode == "data" else "weights"
+        mode: legality.Mode = "data" if flags.mm_encoder_tp_mode == "data" else "weights"
         return Setup(
             shape=self.shapes[candidate.quantization],
             cut=Cut(
                 candidate.tensor_parallel_size,
                 candidate.pipeline_parallel_size,
-                mode,  # type: ignore[arg-type]
+                mode,
                 flags.kv_cache_dtype,
                 candidate.compile_mm_encoder,
             ),

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from vlfleet.checkpoint.quantization import BNB_BLOCK
 from vlfleet.errors import ExitCode, VlfleetError
 
-_TAKE = "take config.json from the model's page on the hub"
-BNB_BLOCK = 64
-"""Weights that share a scale in bitsandbytes' 4 bits."""
+TAKE = "take config.json from the model's page on the hub"
+"""The remedy of a config.json that is incomplete."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def read_quantized(config: Mapping[str, Any], override: str | None = None) -> Qu
         return Quantized(f"bnb{bits}", bits, excluded=excluded)
     if method == "compressed-tensors":
         return _compressed_tensors(found, excluded)
-    raise VlfleetError(f"quant_method {method!r} in config.json is none that the planner knows", _TAKE)
+    raise VlfleetError(f"quant_method {method!r} in config.json is none that the planner knows", TAKE)
 
 
 def _on_the_fly(method: str | None) -> Quantized | None:
@@ -128,7 +128,7 @@ def _compressed_tensors(found: Mapping[str, Any], excluded: tuple[str, ...]) -> 
     groups = found.get("config_groups") or {}
     weights = next((group.get("weights") for group in groups.values() if group.get("weights")), None)
     if not isinstance(weights, dict):
-        raise VlfleetError("quantization_config in config.json has no config_groups with weights", _TAKE)
+        raise VlfleetError("quantization_config in config.json has no config_groups with weights", TAKE)
     bits, strategy = int(weights.get("num_bits", 8)), str(weights.get("strategy") or "channel")
     if weights.get("type") == "float":
         block = tuple(weights.get("block_structure") or (0, 0)) if strategy == "block" else (0, 0)

@@ -8,9 +8,7 @@ from typing import Any
 
 from vlfleet.errors import VlfleetError
 from vlfleet.families import KNOWN_FAMILIES
-from vlfleet.plan.quantized import Quantized, read_quantized
-
-_TAKE = "take config.json from the model's page on the hub"
+from vlfleet.plan.quantized import TAKE, Quantized, read_quantized
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def read_shape(config: Mapping[str, Any], quantization: str | None = None) -> Mo
 
 def _vision(model_type: str, found: object) -> VisionShape:
     if not isinstance(found, dict):
-        raise VlfleetError("config.json lacks vision_config", _TAKE)
+        raise VlfleetError("config.json lacks vision_config", TAKE)
     family = KNOWN_FAMILIES[model_type]
     common = {
         "depth": _size(found, "depth", where="vision_config."),
@@ -182,8 +180,8 @@ def _size(config: Mapping[str, Any], key: str, default: int | None = None, where
     value = config.get(key)
     if value is None:
         if default is None:
-            raise VlfleetError(f"config.json lacks {where}{key}", _TAKE)
+            raise VlfleetError(f"config.json lacks {where}{key}", TAKE)
         return default
     if type(value) is not int or value < 1:
-        raise VlfleetError(f"{where}{key} in config.json is {value!r:.50}, no positive whole number", _TAKE)
+        raise VlfleetError(f"{where}{key} in config.json is {value!r:.50}, no positive whole number", TAKE)
     return value

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from vlfleet.plan.legality_case import Mode
 from vlfleet.plan.operators import Arithmetic, Gemm
 from vlfleet.plan.quantized import Quantized
 from vlfleet.plan.shape import ModelShape
 
-Mode = Literal["weights", "data"]
-"""--mm-encoder-tp-mode."""
 ACTIVATION_BYTES = 2
 PIXEL_BYTES = 4
 """vLLM keeps processed pixels as float32."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vlfleet.checkpoint.pad_size import VOCABULARY_MULTIPLE
 from vlfleet.errors import ExitCode, VlfleetError
-
-VOCABULARY_PADDING = 64
-"""Rows that a vocabulary is padded to before it is cut (model_executor/layers/vocab_parallel_embedding.py)."""
 
 
 def share(size: int, ranks: int, what: str) -> int:
@@ -27,7 +25,7 @@ def share(size: int, ranks: int, what: str) -> int:
 
 def padded_vocabulary(vocab_size: int) -> int:
     """Rows of the embedding, and of the head, over all ranks."""
-    return -(-vocab_size // VOCABULARY_PADDING) * VOCABULARY_PADDING
+    return -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
 def kv_heads_per_rank(num_key_value_heads: int, tensor_parallel_size: int) -> int:
