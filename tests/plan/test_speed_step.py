@@ -13,10 +13,11 @@ from tests.plan.measured_h200 import SERVED
 from tests.plan.shapes import CONFIGS
 from vlfleet.hardware.catalogue import find_model
 from vlfleet.hardware.machine import Link
+from vlfleet.plan.legality import Mode
 from vlfleet.plan.operators import Gemm, total
 from vlfleet.plan.shape import ModelShape, read_shape
 from vlfleet.plan.speed_step import Batch, StepClock
-from vlfleet.plan.speed_work import WINDOW_PATCHES, Cut, Mode, Work
+from vlfleet.plan.speed_work import WINDOW_PATCHES, Cut, Work
 
 SHAPES = {name: read_shape(config) for name, config in CONFIGS.items()}
 
