@@ -47,6 +47,8 @@ class Faults:
     """`die`, `reset`, `hang` and `error_event` happen after this many content chunks of a stream."""
     times: int = -1
     """For this many requests; -1 is for ever."""
+    retry_after: str = ""
+    """Header of the statuses; vLLM sends none."""
     health: int = 200
     """Status of /health; 0 means that it never answers."""
     wedged: bool = False
@@ -227,7 +229,8 @@ class Engine:
         self.note(request, raw, body)
         fault = self.take_fault()
         if fault in ("400", "429", "500", "503"):
-            return web.json_response(replies.error(int(fault)), status=int(fault))
+            headers = {"Retry-After": self.faults.retry_after} if self.faults.retry_after else None
+            return web.json_response(replies.error(int(fault)), status=int(fault), headers=headers)
         if fault == "garbage":
             return web.Response(body=b"\x00\xffgarbage" * 8, content_type="text/event-stream")
         if fault and (not body.get("stream") or not self.faults.after_chunks):

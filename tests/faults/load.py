@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -24,6 +24,7 @@ UNREACHED = "unreached"
 HUNG = "hung"
 """Nothing more came until the drill was over."""
 CHAT = "/v1/chat/completions"
+Body = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ class Asked:
         return self.end == ANSWERED
 
 
-def body(number: int, *, stream: bool, model: str = "m", **fields: Any) -> dict[str, Any]:
+def body(number: int, *, stream: bool, model: str = "m", **fields: Any) -> Body:
     """Never the same question twice."""
     said = [{"role": "user", "content": f"question {number}"}]
     return {"model": model, "messages": said, "stream": stream, **fields}
 
 
-async def ask(session: aiohttp.ClientSession, url: str, said: dict[str, Any]) -> Asked:
+async def ask(session: aiohttp.ClientSession, url: str, said: Body) -> Asked:
     """One request to its end."""
     began = time.monotonic()
     end, detail, replica = UNREACHED, "", ""
@@ -90,14 +91,16 @@ class Load:
         *,
         patience_seconds: float = 15.0,
         headers: Mapping[str, str] | None = None,
-        model: str = "m",
+        make: Callable[[int], Body] | None = None,
         **fields: Any,
     ) -> None:
-        """`patience_seconds`: for what is still in flight at the end. `fields` go into every request."""
+        """`patience_seconds`: for what is still in flight at the end. `make` gives the body of each request by its
+        number; else `fields` go into every one."""
         self.url, self.rate = url, rate
         self.asked: list[Asked] = []
         self._headers = headers
-        self._patience, self._model, self._fields = patience_seconds, model, fields
+        self._patience = patience_seconds
+        self._make = make or (lambda number: body(number, stream=bool(number % 2), **fields))
         self._number = 0
         self._open: set[asyncio.Task[None]] = set()
         self._ending = asyncio.Event()
@@ -132,10 +135,7 @@ class Load:
             await asyncio.sleep(max(0.0, began + self._number / self.rate - time.monotonic()))
 
     async def _one(self, number: int) -> None:
-        stream = bool(number % 2)
-        self.asked.append(
-            await ask(self._session, self.url, body(number, stream=stream, model=self._model, **self._fields))
-        )
+        self.asked.append(await ask(self._session, self.url, self._make(number)))
 
     @property
     def in_flight(self) -> int:
