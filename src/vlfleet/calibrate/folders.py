@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlfleet import demo
+from vlfleet.checkpoint.normalise_files import PROCESSORS
 from vlfleet.errors import ExitCode, VlfleetError
 from vlfleet.families import Family
 from vlfleet.plan.model import Model
@@ -15,7 +16,6 @@ _TOKENIZER = ("chat_template.jinja", "merges.txt", "tokenizer.json", "tokenizer_
 _IDS = "_token_id"
 _UNSAID = {"hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1_000_000.0, "use_sliding_window": False}
 """What `plan.published` leaves out of config.json, as all Qwen2-VL and Qwen2.5-VL on the hub have it."""
-_PROCESSORS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}
 
 
 def write(folder: Path, model: Model, config: dict[str, Any]) -> Path:
@@ -34,7 +34,7 @@ def write(folder: Path, model: Model, config: dict[str, Any]) -> Path:
                 (folder / file.name).symlink_to(file.resolve())
         _write(folder / "config.json", config)
         return folder
-    if model.family.model_type not in _PROCESSORS:
+    if model.family.model_type not in PROCESSORS:
         cause = f"there is no tokenizer here for {model.name}"
         raise VlfleetError(cause, "give its folder; config, tokenizer and processor are enough", ExitCode.USAGE)
     bundled = demo.model_path()
@@ -50,7 +50,7 @@ def _processor(bundled: dict[str, Any], family: Family) -> dict[str, Any]:
     """With the family's own limits: the bundled model sees small pictures only."""
     size = {"shortest_edge": family.min_pixels, "longest_edge": family.max_pixels}
     limits = {"min_pixels": family.min_pixels, "max_pixels": family.max_pixels, "size": size}
-    return {**bundled, **limits, "processor_class": _PROCESSORS[family.model_type]}
+    return {**bundled, **limits, "processor_class": PROCESSORS[family.model_type]}
 
 
 def _read(file: Path) -> dict[str, Any]:

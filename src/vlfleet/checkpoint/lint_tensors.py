@@ -15,7 +15,7 @@ from vlfleet.checkpoint.writer import metadata_of
 _SIZES = (2, 4, 8)
 """Of one machine."""
 _NESTED = ("model.language_model.", "model.visual.")
-_FORMATS = ("pt", "tf", "flax", "mlx")
+FORMATS = ("pt", "tf", "flax", "mlx")
 """What transformers 4 accepts in a safetensors file (modeling_utils.py, load_state_dict)."""
 
 
@@ -127,7 +127,7 @@ def _index_missing(evidence: Evidence) -> Found:
 def _metadata(evidence: Evidence) -> Found:
     for shard in evidence.contents.shards:
         metadata = metadata_of(shard)
-        if metadata and metadata.get("format") not in _FORMATS:
+        if metadata and metadata.get("format") not in FORMATS:
             yield shard.name, "has metadata in its header, but no format"
 
 

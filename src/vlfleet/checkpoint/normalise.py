@@ -20,6 +20,7 @@ from vlfleet.checkpoint.info import read_json
 from vlfleet.checkpoint.layout import adapter_tensors, hub_name
 from vlfleet.checkpoint.layout_files import INDEX, Contents, duplicates, needs_index, read, section
 from vlfleet.checkpoint.lint_files import PREPROCESSOR, PROCESSOR, TOKENIZER
+from vlfleet.checkpoint.lint_tensors import FORMATS
 from vlfleet.checkpoint.normalise_config import normal_config
 from vlfleet.checkpoint.normalise_files import normal_preprocessor, normal_tokenizer, without_nested
 from vlfleet.checkpoint.verify_manifest import JOURNAL, NAME
@@ -28,7 +29,6 @@ from vlfleet.checkpoint.writer_checkpoint import is_taken
 from vlfleet.errors import VlfleetError
 
 VIDEO_PREPROCESSOR = "video_preprocessor_config.json"
-_FORMATS = ("pt", "tf", "flax", "mlx")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _planned(shard: Path, names: dict[str, str]) -> list[Planned]:
 
 def _lacks_format(shard: Path) -> bool:
     metadata = metadata_of(shard)
-    return bool(metadata) and metadata.get("format") not in _FORMATS
+    return bool(metadata) and metadata.get("format") not in FORMATS
 
 
 def _metadata(shard: Path) -> dict[str, str]:

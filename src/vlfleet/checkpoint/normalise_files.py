@@ -9,7 +9,8 @@ from vlfleet.checkpoint.lint_files import IMAGE_PROCESSORS, SIDE_TOKENS
 from vlfleet.families import Family
 
 _V5_TOKENIZER = ("backend", "is_local", "local_files_only")
-_PROCESSORS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}
+PROCESSORS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}
+"""`processor_class` of the families that have Qwen2's tokenizer."""
 _EDGES = (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge"))
 
 
@@ -46,7 +47,7 @@ def normal_preprocessor(preprocessor: dict[str, Any], family: Family) -> dict[st
             normal["size"] = {edge: limits[edge] for _, edge in reversed(_EDGES)}
     if normal.get("image_processor_type") not in IMAGE_PROCESSORS:
         normal["image_processor_type"] = IMAGE_PROCESSORS[0]
-    normal.setdefault("processor_class", _PROCESSORS[family.model_type])
+    normal.setdefault("processor_class", PROCESSORS[family.model_type])
     return normal
 
 

@@ -17,11 +17,12 @@ from typing import Any
 from vlfleet.checkpoint.destination_sink import Report, ignore
 from vlfleet.checkpoint.headers import Tensor, read_header
 from vlfleet.checkpoint.info import preflight, read_json, shards_of
+from vlfleet.checkpoint.layout_files import INDEX
 from vlfleet.checkpoint.pad_layout import Linear, format_of, grow
 from vlfleet.checkpoint.pad_scheme import Scheme, desc_act, read_scheme
 from vlfleet.checkpoint.pad_size import Attention, multiple_of, smallest
 from vlfleet.checkpoint.writer import Planned, copied
-from vlfleet.checkpoint.writer_checkpoint import INDEX, Rewrite, write_checkpoint
+from vlfleet.checkpoint.writer_checkpoint import Rewrite, write_checkpoint
 from vlfleet.errors import ExitCode, VlfleetError
 
 _PART = re.compile(r"^(.*\blayers\.(\d+)\.(mlp\.(gate|up|down|gate_up)_proj|self_attn\.o_proj))\.([^.]+)$")

@@ -21,6 +21,7 @@ from vlfleet.checkpoint.destination_files import explained, needs
 from vlfleet.checkpoint.destination_sink import Report, ignore
 from vlfleet.checkpoint.headers import BITS, Tensor, read_header
 from vlfleet.checkpoint.info import CheckpointInfo, preflight, read_json, shards_of
+from vlfleet.checkpoint.layout_files import INDEX
 from vlfleet.checkpoint.pad import notes_for, plan_pad, write_padded
 from vlfleet.checkpoint.pad_scheme import read_scheme
 from vlfleet.checkpoint.pad_size import MARLIN_MULTIPLE, SCALED_MULTIPLE, Attention, smallest
@@ -29,7 +30,7 @@ from vlfleet.checkpoint.quantise_cost import Calibration, calibration
 from vlfleet.checkpoint.quantise_fp8 import BLOCK_BYTES as FP8_BLOCK_BYTES
 from vlfleet.checkpoint.quantise_fp8 import LINEAR, WORKERS, Fp8Plan, plan_fp8, quantise_rows, write_fp8
 from vlfleet.checkpoint.quantise_llmcompressor import calibrate, require
-from vlfleet.checkpoint.writer_checkpoint import INDEX, is_taken
+from vlfleet.checkpoint.writer_checkpoint import is_taken
 from vlfleet.errors import ExitCode, VlfleetError
 
 SCHEMES = {

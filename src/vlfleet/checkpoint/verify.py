@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vlfleet.checkpoint.destination_sink import Report
 from vlfleet.checkpoint.headers import Tensor
 from vlfleet.checkpoint.info import read_json, shards_of
 from vlfleet.checkpoint.layout_files import INDEX, Contents, config_of, section
@@ -27,7 +28,7 @@ from vlfleet.checkpoint.verify_manifest import (
     read_manifest,
     write_manifest,
 )
-from vlfleet.checkpoint.verify_read import Report, Task, read_all
+from vlfleet.checkpoint.verify_read import Task, read_all
 from vlfleet.checkpoint.verify_structure import Problem, check_index, check_shard, check_tensors, read_shards
 from vlfleet.errors import VlfleetError
 

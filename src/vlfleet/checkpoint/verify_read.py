@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from vlfleet.checkpoint.destination_journal import Stamp
+from vlfleet.checkpoint.destination_sink import Report
 from vlfleet.checkpoint.headers import Tensor
 from vlfleet.checkpoint.verify_manifest import Done
 from vlfleet.checkpoint.verify_structure import Problem
@@ -28,7 +29,6 @@ LARGE_CHUNK_BYTES = 8 << 20
 """Read at once when a file has several cores: large enough for all of them to hash a part."""
 AHEAD = 3
 """Large chunks that are there at a time: one is read while another is hashed."""
-Report = Callable[[int], None]
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from vlfleet import __version__
 from vlfleet.checkpoint.destination import Destination, building
 from vlfleet.checkpoint.destination_sink import Report, ignore
 from vlfleet.checkpoint.info import read_json
+from vlfleet.checkpoint.layout_files import INDEX
 from vlfleet.checkpoint.verify_manifest import NAME as MANIFEST
 from vlfleet.checkpoint.writer import Planned, aligned, header, metadata_of, write_shard
 
-INDEX = "model.safetensors.index.json"
 _OTHER_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack"}
 
 
