@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from vlfleet.client.answer import Answer
 from vlfleet.client.errors import MEDIA_MISSING, ServerError
-from vlfleet.client.http import too_slow_in_all, until
+from vlfleet.client.http import too_slow_in_all
 from vlfleet.client.reply import Reply
+from vlfleet.client.timeouts import until
 from vlfleet.errors import ExitCode, VlfleetError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class ChatStream:
         self.answer = Answer()
         self._client, self._messages, self._fields = client, messages, fields
         self._asked = False
+        self._key: str | None = None
+        """What the answer is kept under; None where it is not."""
 
     async def __aiter__(self) -> AsyncGenerator[str, None]:
         """
@@ -40,27 +43,25 @@ class ChatStream:
         if self._asked:
             raise VlfleetError("this chat was asked already", "call chat() again to ask again")
         self._asked = True
-        client, answer, started = self._client, self.answer, time.monotonic()
-        total = client.timeouts.total
+        answer, started = self.answer, time.monotonic()
+        total = self._client.timeouts.total
         deadline = float("inf") if total is None else started + total
         reply: Reply | None = None
         try:
-            messages = await self._messages()
-            key = await client.cache_key(messages, self._fields)
-            if key is not None and (kept := await client.recall(key)) is not None:
-                self.answer = answer = kept
+            reply = await self._begin(deadline)
+            if reply is None:
+                answer = self.answer
                 yield answer.text
                 return
-            reply = await self._send(messages, deadline)
             piece = reply.first
             while piece is not None:
                 answer.ttft_seconds = answer.ttft_seconds or time.monotonic() - started
                 answer.text += piece
                 yield piece
-                piece = await self._next(reply, deadline)
+                piece = await self._next(reply)
             answer.seconds = time.monotonic() - started
-            if key is not None:
-                await client.keep(key, answer)
+            if self._key is not None:
+                await self._client.keep(self._key, answer)
         finally:
             if reply is not None:
                 reply.close()
@@ -76,6 +77,19 @@ class ChatStream:
             pass
         return self.answer
 
+    async def _begin(self, deadline: float) -> Reply | None:
+        """The reply up to its first text; None where the cache had the answer."""
+        try:
+            async with until(deadline):
+                messages = await self._messages()
+                self._key = await self._client.cache_key(messages, self._fields)
+                if self._key is not None and (kept := await self._client.recall(self._key)) is not None:
+                    self.answer = kept
+                    return None
+                return await self._send(messages, deadline)
+        except TimeoutError:
+            raise too_slow_in_all(self._client.timeouts, self.answer) from None
+
     async def _send(self, messages: Messages, deadline: float) -> Reply:
         client = self._client
         travelling = await client.travelling(messages)
@@ -87,10 +101,9 @@ class ChatStream:
         client.forget(travelling)
         return await client.send(messages, self._fields, self.answer, deadline)
 
-    async def _next(self, reply: Reply, deadline: float) -> str | None:
+    async def _next(self, reply: Reply) -> str | None:
         try:
-            async with until(deadline):
-                return await reply.next()
+            return await reply.next()
         except TimeoutError:
             raise too_slow_in_all(self._client.timeouts, self.answer) from None
 

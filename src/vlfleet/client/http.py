@@ -16,7 +16,7 @@ from vlfleet.client.answer import Answer
 from vlfleet.client.errors import ServerError, TooSlowError, not_openai, server_error, stream_died, unreachable
 from vlfleet.client.reply import Reply
 from vlfleet.client.retries import retry_after, wait_seconds
-from vlfleet.client.timeouts import Timeouts
+from vlfleet.client.timeouts import Timeouts, until
 from vlfleet.errors import VlfleetError
 
 T = TypeVar("T")
@@ -131,6 +131,7 @@ class Http:
                 answer.request_id = response.headers.get("X-Request-Id", "")
                 await refuse_errors(response)
                 reply.first = await reply.next()
+                reply.deadline = deadline
                 opened = True
                 return reply
         except TimeoutError:
@@ -194,16 +195,10 @@ def too_slow_in_all(timeouts: Timeouts, answer: Answer) -> TooSlowError:
     return TooSlowError(cause, "see `vlfleet status`, or wait longer: Timeouts(total=...), --timeout")
 
 
-def until(deadline: float) -> asyncio.Timeout:
-    """A timeout at `deadline`, in seconds of `time.monotonic()`."""
-    if deadline == float("inf"):
-        return asyncio.timeout(None)
-    return asyncio.timeout(max(0.0, deadline - time.monotonic()))
-
-
-async def pieces(body: bytes) -> AsyncIterator[bytes]:
+async def pieces(body: bytes) -> AsyncIterator[memoryview]:
+    whole = memoryview(body)
     for start in range(0, len(body), PIECE_BYTES):
-        yield body[start : start + PIECE_BYTES]
+        yield whole[start : start + PIECE_BYTES]
 
 
 def is_loopback(base_url: str) -> bool:

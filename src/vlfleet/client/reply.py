@@ -10,6 +10,7 @@ import orjson
 
 from vlfleet.client.answer import Answer
 from vlfleet.client.errors import not_openai, server_error, stream_died
+from vlfleet.client.timeouts import until
 
 END_SECONDS = 0.05
 """To wait for the end of the stream behind `[DONE]`, so that the connection serves again."""
@@ -23,6 +24,8 @@ class Reply:
     def __init__(self, response: aiohttp.ClientResponse, answer: Answer, base_url: str) -> None:
         self.first: str | None = None
         """What was read ahead."""
+        self.deadline = float("inf")
+        """Of all the rest, in seconds of `time.monotonic()`."""
         self._response, self._answer, self._base_url = response, answer, base_url
         self._streamed = "json" not in response.content_type
         self._lines: list[bytes] = []
@@ -34,6 +37,7 @@ class Reply:
         """The next text, None at the end.
 
         Raises:
+            TimeoutError: the deadline has passed.
             ServerError: the server says so in the middle, or the stream ends before the answer does.
         """
         if self._done:
@@ -55,7 +59,8 @@ class Reply:
 
     async def _more(self) -> None:
         try:
-            chunk = await self._response.content.readany()
+            async with until(self.deadline):  # what is here already needs no timer
+                chunk = await self._response.content.readany()
         except (aiohttp.ClientError, ConnectionError):
             raise stream_died(self._answer.request_id) from None
         if not chunk:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass
 
 
@@ -20,3 +22,8 @@ class Timeouts:
 
 
 TIMEOUTS = Timeouts()
+
+
+def until(deadline: float) -> asyncio.Timeout:
+    """A timeout at `deadline`, in seconds of `time.monotonic()`; infinity is never."""
+    return asyncio.timeout(None if deadline == float("inf") else max(0.0, deadline - time.monotonic()))
