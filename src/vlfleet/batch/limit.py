@@ -17,8 +17,15 @@ BEYOND = 1.5
 """Of the smallest limit at which the fleet was full: so much more that it never waits for us (>= 95 % busy)."""
 BACK_OFF = 0.7
 """Gentler than TCP's half: refusals come early, from a bounded queue, and nothing was lost (CUBIC, RFC 9438, 4.6)."""
-PROBE_ROUNDS = 16
-"""Rounds between two looks whether the fleet takes more by now."""
+BURST_SECONDS = 0.02
+"""Answers that come closer together are one burst, as engines work in batches; a round holds whole bursts only."""
+STEADY_FLIGHTS = 4
+"""Times the limit, the answers of a round once the fleet is full, and there is time to measure well."""
+PROBE_ROUNDS, MOST_PROBE_ROUNDS = 4, 64
+"""Rounds between two looks whether the fleet takes more by now; twice as many after each that was refused."""
+PROBE_GAIN = 1.05
+PROOFS = 2
+"""Rounds in a row that must show the gain: a limit that grows by chance would never come down again."""
 DEFAULT_REFUSAL_SECONDS = 1.0
 REPLICA_REQUESTS = 16
 """The first limit, for each ready replica."""
@@ -29,9 +36,31 @@ MOST = 2048
 class Round:
     """Answers since `began`; it counts only while the limit was what kept more from being sent."""
 
+    opened: float
     began: float
+    last: float
+    burst: float
+    """When the answers began of which none came long after the one before."""
     answers: int = 0
     full: bool = True
+
+    @classmethod
+    def at(cls, now: float) -> Round:
+        return cls(now, now, now, now)
+
+    def add(self, now: float, full: bool) -> None:
+        if now - self.last >= BURST_SECONDS:
+            self.burst = now
+        self.last = now
+        if not self.answers and now - self.opened < BURST_SECONDS:
+            self.began = now  # the rest of the burst with which it opened
+            return
+        self.answers, self.full = self.answers + 1, self.full and full
+
+    def over(self, now: float, target: float) -> bool:
+        """Whether it ended with the last answer: where a burst ended, or anywhere in a steady stream."""
+        enough = self.answers >= target and self.last - self.began >= ROUND_SECONDS
+        return enough and (now - self.last >= BURST_SECONDS or now - self.burst >= 5 * BURST_SECONDS)
 
 
 class Limit:
@@ -53,7 +82,9 @@ class Limit:
         self._proof_out = False
         self._round: Round | None = None
         self._rounds = 0
+        self._probe_rounds = PROBE_ROUNDS
         self._before_probe: tuple[float, float] | None = None
+        self._proved = 0
 
     def room(self, in_flight: int, now: float) -> bool:
         """Whether one more may be sent. To a fleet that only refuses, one at a time goes as a proof."""
@@ -68,17 +99,15 @@ class Limit:
     def answered(self, now: float, in_flight: int) -> None:
         """An answer came, of whatever kind but a refusal; `in_flight` counts it still."""
         self._silent = self._proof_out = False
-        if self._round is None:
-            self._round = Round(now)
-            return
-        current = self._round
-        current.answers += 1
-        current.full = current.full and in_flight >= int(0.8 * self.value)
-        seconds = now - current.began
-        if current.answers >= max(self.value, ROUND_ANSWERS) and seconds >= ROUND_SECONDS:
-            self._round = Round(now)
+        current = self._round or Round.at(now)
+        flights = 1 if self._growing else STEADY_FLIGHTS
+        if current.over(now, max(flights * self.value, ROUND_ANSWERS)):
+            self._round = Round.at(now)
             if current.full:
-                self._judge(current.answers / seconds)
+                self._judge(current.answers / (current.last - current.began))
+            return
+        current.add(now, in_flight >= int(0.8 * self.value))
+        self._round = current
 
     def refused(self, now: float, sent_at: float, retry_after_seconds: float | None) -> None:
         """The fleet refused one that was sent at `sent_at`, or could not be reached."""
@@ -88,9 +117,13 @@ class Limit:
         # A fleet that answered nothing since is out, and not overloaded: how many it can take is as it was.
         if sent_at >= self._cut_at and not self._silent:
             self._cut_at = now
-            self._ceiling = self.value
-            self._set(self.value * BACK_OFF)
-            self._growing, self._before_probe = False, None
+            if self._before_probe is not None:  # the limit before was right
+                self._set(self._before_probe[0])
+                self._probe_rounds = min(2 * self._probe_rounds, MOST_PROBE_ROUNDS)
+            else:
+                self._ceiling = self.value
+                self._set(self.value * BACK_OFF)
+            self._growing, self._before_probe, self._rounds = False, None, 0
         self._silent, self._proof_out = True, False
         self._round = None
 
@@ -109,14 +142,18 @@ class Limit:
         self._rounds += 1
         if self._before_probe is not None:
             value, before = self._before_probe
-            self._before_probe = None
-            if rate < before * (1 + (GAIN - 1) / 2):
+            self._proved += 1
+            if rate < before * PROBE_GAIN:
+                self._before_probe = None
                 self._set(value)
-        elif self._rounds % PROBE_ROUNDS == 0:
-            self._before_probe = self.value, rate
+            elif self._proved == PROOFS:
+                self._before_probe = None
+        elif self._rounds % self._probe_rounds == 0:
+            self._before_probe, self._proved = (self.value, rate), 0
             self._set(self.value * 1.25 + 1)
         elif self.value < 0.95 * self._ceiling:
-            self._set(self.value + max(1.0, 0.1 * (self._ceiling - self.value)))
+            step = max(1.0, 0.4 * (self._ceiling - self.value))
+            self._set(min(self.value + step, 0.95 * self._ceiling))
 
     def _grow(self, rate: float) -> None:
         if rate >= self._best_rate * GAIN:
