@@ -43,11 +43,12 @@ class Kind(enum.StrEnum):
     SLOW_READER = "slow reader"
 
 
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 BEGINNING = {
     Kind.IDLE: b"",
-    Kind.SLOW_HEAD: b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nX-A: ",
-    Kind.SLOW_BODY: b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n{",
-    Kind.SLOW_READER: b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(LONG) + LONG,
+    Kind.SLOW_HEAD: HEAD + b"X-A: ",
+    Kind.SLOW_BODY: HEAD + b"Content-Length: 100000\r\n\r\n{",
+    Kind.SLOW_READER: HEAD + b"Content-Length: %d\r\n\r\n" % len(LONG) + LONG,
 }
 
 

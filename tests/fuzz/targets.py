@@ -229,7 +229,7 @@ def run_url(content: bytes) -> None:
 
 
 def make_http(rng: random.Random) -> bytes:
-    raw = [*RAW.values(), *GOOD.values(), FORM]
+    raw = [*RAW.values(), *GOOD.values(), FORM, HEADERS]
     small = [each for each in raw if len(each) < 4096]
     first = rng.choice(small)
     return mutated(first, small, rng) + (rng.choice(small) if rng.random() < 0.2 else b"")
@@ -247,6 +247,17 @@ FORM = (
     + b"\r\n\r\n"
     + FORM_BODY
 )
+STRANGE = (
+    b"Authorization: Bearer \xff\xfe",
+    b"X-Vlfleet-Behalf: \xff a b",
+    b"X-Request-Id: \xff",
+    b"X-Session-Id: \xff",
+    b"X-Request-Timeout: 1e9",
+    b"x-vlfleet-route: 1",
+    b"traceparent: \xff",
+    b"User-Agent: \xff",
+)
+HEADERS = b"\r\n".join((b"GET /v1/files HTTP/1.1", b"Host: a:1", *STRANGE, b"", b""))
 
 
 def run_http(content: bytes) -> None:

@@ -1,9 +1,9 @@
 """Requests as bytes that no two programs in a row may read differently (S9): each must be refused, and nothing of it
-may reach an engine. `benchmarks/raw_http.py` sends them to other servers."""
+may reach an engine. `benchmarks/attacks.py` sends them to other servers."""
 
 from __future__ import annotations
 
-BODY = b'{"model":"fake-vl","messages":[{"role":"user","content":"hello"}]}'
+BODY = b'{"model":"fake-vl","messages":[{"role":"user","content":"hello"}],"max_tokens":1}'
 LENGTH = str(len(BODY)).encode()
 PATH = b"/v1/chat/completions"
 CHUNKED = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)

@@ -65,6 +65,21 @@ async def test_a_key_opens(file: KeyFile, scheme: str) -> None:
         assert key not in str(fleet.engines[0].seen.log)
 
 
+async def test_one_key_is_one_tenant_however_it_is_spelt(file: KeyFile) -> None:
+    """Else a client had as many shares of the queue as there are ways to write Bearer."""
+    alice, bob = file.add("alice"), file.add("bob")
+    async with rig(1, access=Access(Keyring(file))) as fleet:
+        ids = set()
+        for word in (f"Bearer {alice}", f"bEARER {alice}", f"bearer   {alice}"):
+            headers = {"Authorization": word, "Content-Type": "image/png"}
+            async with fleet.http.post(f"{fleet.url}/v1/files", data=empty_png(64, 64), headers=headers) as answer:
+                assert answer.status == 200
+                ids.add((await answer.json())["id"])
+        assert len(ids) == 1
+        async with fleet.http.get(f"{fleet.url}/v1/files/{ids.pop()}", headers=bearer(bob)) as answer:
+            assert answer.status == 404
+
+
 async def test_what_is_told_without_a_key(file: KeyFile) -> None:
     """A load balancer learns whether to send requests; nobody learns why a replica died."""
     file.add("alice")

@@ -42,7 +42,11 @@ BEHALF = web.AppKey("behalf", Behalf)
 def claimed(request: web.Request) -> Claim | None:
     """For whom this gateway itself sends `request`; None where somebody else does."""
     behalf, words = request.app.get(BEHALF), request.headers.get(HEADER, "").split(" ")
-    if behalf is None or len(words) != 3 or not hmac.compare_digest(words[0].encode(), behalf.secret.encode()):
+    if (
+        behalf is None
+        or len(words) != 3
+        or not hmac.compare_digest(words[0].encode("utf-8", "surrogateescape"), behalf.secret.encode())
+    ):
         return None
     tenant, key = ("" if word == "-" else word for word in words[1:])
     return Claim(tenant, key)

@@ -13,7 +13,7 @@ import time
 from aiohttp import web
 
 from vlfleet.fleet.replica import Replica
-from vlfleet.gateway.access import ACCESS
+from vlfleet.gateway.access import ACCESS, KEY
 from vlfleet.gateway.admission import read_body, refusal
 from vlfleet.gateway.behalf import TENANT
 from vlfleet.gateway.errors import ApiError, bad_request
@@ -159,10 +159,11 @@ async def fetch(fetcher: Fetcher, url: str, vision: Vision) -> Stored:
 
 
 def tenant_of(request: web.Request) -> str:
-    """Clients with different keys share no media; nothing of the key is kept."""
+    """Clients with different keys share no media; nothing of the key is kept. One key is one tenant, however the header
+    is spelt."""
     if TENANT in request:
         return request[TENANT]
-    key = request.headers.get("Authorization", "")
+    key = request[KEY].sha256 if KEY in request else request.headers.get("Authorization", "")
     return hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=16).hexdigest() if key else ""
 
 

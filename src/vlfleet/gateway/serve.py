@@ -11,6 +11,9 @@ from vlfleet.errors import VlfleetError
 from vlfleet.gateway import batches
 from vlfleet.gateway.connection import LIMITS, ConnectionLimits, Runner
 
+LINGER_SECONDS = 2.0
+"""After an answer that comes before the end of the body: so long the rest is read away, and the client can see it."""
+
 
 async def serve(app: web.Application, host: str, port: int, limits: ConnectionLimits = LIMITS) -> web.AppRunner:
     """Listens; `await runner.cleanup()` ends it, and cuts what is still in flight. Port 0 takes a free one, then in
@@ -31,6 +34,7 @@ async def serve(app: web.Application, host: str, port: int, limits: ConnectionLi
         max_field_size=limits.header_bytes,
         max_headers=limits.headers,
         auto_decompress=False,
+        lingering_time=LINGER_SECONDS,
         shutdown_timeout=1.0,
         logger=logging.getLogger("vlfleet.gateway.http"),
     )
