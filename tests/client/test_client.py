@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,51 @@ async def test_an_answer_as_it_is_written(tmp_path: Path) -> None:
         assert (answer.replica, len(answer.request_id)) == ("r0", 32)
         assert answer.usage.completion_tokens == 4
         assert 0.02 <= answer.ttft_seconds < answer.seconds
+
+
+async def test_a_question_with_pictures_and_a_system_message(tmp_path: Path) -> None:
+    async with rig(1) as fleet, AsyncClient(fleet.url, model=MODEL) as client:
+        answer = await client.ask("what?", [save(tmp_path / "a.png")], system="be short", max_tokens=2, stop=None)
+        assert (answer.text, answer.tries, answer.cached) == ("w0 w1 ", 1, False)
+        body = json.loads(fleet.engines[0].bodies[-1])
+        assert [message["role"] for message in body["messages"]] == ["system", "user"]
+        assert [part["type"] for part in body["messages"][1]["content"]] == ["image_url", "text"]
+        assert (body["model"], body["max_tokens"], "stop" in body) == (MODEL, 2, False)
+
+
+async def test_leaving_the_loop_ends_the_request() -> None:
+    async with rig(1, Behaviour(tokens=1000, token_seconds=0.02)) as fleet, AsyncClient(fleet.url) as client:
+        async for piece in client.stream("what?"):
+            assert piece == "w0 "
+            break
+        await until(lambda: fleet.engines[0].seen.cancelled == 1)
+        hanging = asyncio.create_task(client.ask("what?"))
+        fleet.engines[0].faults.fault = "hang"
+        await until(lambda: fleet.engines[0].seen.running == 1)
+        hanging.cancel()
+        await until(lambda: fleet.engines[0].seen.cancelled == 2)
+
+
+async def test_many_at_once() -> None:
+    """More than aiohttp's own limit of 100 connections."""
+    async with rig(1, Behaviour(tokens=2, token_seconds=0.1)) as fleet, AsyncClient(fleet.url) as client:
+        answers = await asyncio.gather(*(client.ask("what?") for _ in range(150)))
+        assert {answer.text for answer in answers} == {"w0 w1 "}
+        assert fleet.engines[0].seen.max_running > 100
+
+
+def test_a_client_belongs_to_one_loop() -> None:
+    client = AsyncClient("http://127.0.0.1:1", retries=0)
+
+    async def ask() -> str:
+        with pytest.raises(VlfleetError) as caught:
+            await client.ask("what?")
+        return caught.value.cause
+
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        assert "nothing answers" in first.run(ask())
+        assert "belongs to the event loop" in second.run(ask())
+        first.run(client.close())
 
 
 async def test_a_base_url_may_end_with_v1() -> None:

@@ -201,7 +201,7 @@ NO_PICTURES = {
     "no pixels": (numpy.zeros((0, 20, 3), numpy.uint8), "shape (0, 20, 3)"),
     "float PIL": (Image.new("F", (20, 20)), "mode F"),
     "32 bit PIL": (Image.new("I", (20, 20)), "mode I"),
-    "animated PIL": (Image.open(io.BytesIO(animated("GIF"))), "is animated"),
+    "animated PIL": (Image.open(io.BytesIO(animated("GIF"))), "has 3 frames"),
     "truncated PIL": (Image.open(io.BytesIO(encoded("JPEG", (400, 400))[:800])), "cannot be decoded"),
     "a tensor": (torch_tensor(), "is a torch tensor"),
 }
@@ -219,6 +219,17 @@ def test_the_remedy_of_a_float_array_is_the_line_to_write() -> None:
         read_all([array])
     line = caught.value.remedy.partition(": ")[2]
     assert one(eval(line, {"array": array})).header.width == 20  # noqa: S307 - our own words
+
+
+def test_a_phones_jpeg_with_a_second_picture_behind_it() -> None:
+    stream = io.BytesIO()
+    first, second = Image.new("RGB", (40, 30), "red"), Image.new("RGB", (20, 15), "blue")
+    first.save(stream, "MPO", save_all=True, append_images=[second])
+    assert one(stream.getvalue()).content == stream.getvalue()
+    opened = Image.open(io.BytesIO(stream.getvalue()))
+    assert opened.format == "MPO"
+    found = one(opened)
+    assert (found.header.width, found.header.height) == (40, 30)
 
 
 def test_a_frame_of_an_animation_is_a_picture() -> None:

@@ -80,6 +80,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends its connections. A response cache that was given as an object stays open."""
+        if self._info is not None:
+            self._info.cancel()
         await self._http.close()
         if self._cache is not None and self._cache is not self._given_cache:
             await self._cache.close()

@@ -24,8 +24,9 @@ def png_of_pil(picture: PilImage.Image, name: str) -> bytes:
     from PIL import ImageOps
 
     try:
-        if getattr(picture, "n_frames", 1) > 1:
-            raise usage_error(f"{name} is animated", "give one frame of it, or the frames as a video")
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1 and picture.format != "MPO":  # a phone's JPEG with a second picture behind it is its first
+            raise usage_error(f"{name} has {frames} frames", "give one of them: picture.copy() behind picture.seek(n)")
         picture = ImageOps.exif_transpose(picture)
         picture.load()
     except (OSError, SyntaxError, ValueError) as error:

@@ -99,8 +99,8 @@ class Uploads:
     async def _is_vlfleet(self) -> bool:
         try:
             self._off = not (await self._model_info()).is_vlfleet
-        except VlfleetError:
-            return False
+        except VlfleetError:  # it answers chats and nothing else; to ask again would hold up every one of them
+            self._off = True
         return not self._off
 
 
