@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from PIL import Image
 
 from vlfleet.batch.feed import feed
@@ -124,3 +125,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def ids(path: Path) -> list[str]:
     return [line.get("custom_id") or line["id"] for line in lines(path)]
+
+
+def read_parquet(path: Path) -> dict[str, list[Any]]:
+    """The columns of a file or folder; skips the test where pyarrow, which is an extra, is not installed."""
+    columns: dict[str, list[Any]] = pytest.importorskip("pyarrow.parquet").read_table(path).to_pydict()
+    return columns

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.batch.rig import Fleet, Rows, ids, lines, run, texts
+from tests.batch.rig import Fleet, Rows, ids, lines, read_parquet, run, texts
 from vlfleet.batch.ask import Kind, Trouble
 from vlfleet.batch.lines import LineFile
 from vlfleet.batch.parts import PartFolder
@@ -22,6 +23,7 @@ from vlfleet.errors import VlfleetError
 PROMPTS = [f"question {n % 7}" for n in range(10)]
 SOURCE = Rows([*texts(*PROMPTS).rows, Flawed("flawed", "it is empty", "check it")])
 NAMES = [f"r{n}" for n in range(10)]
+needs_pyarrow = pytest.mark.skipif(find_spec("pyarrow") is None, reason="the extra parquet is not installed")
 
 
 def faulty() -> Fleet:
@@ -65,6 +67,7 @@ def test_cut_anywhere(answers: int, failures: int, zeros: int, ordered: bool) ->
         assert {path.name for path in Path(folder).iterdir()} == {"out.jsonl", "out.failed.jsonl"}
 
 
+@needs_pyarrow
 @given(cut=st.integers(0, 5000), parts=st.integers(0, 3), stray=st.booleans())
 def test_parquet_cut_anywhere(cut: int, parts: int, stray: bool) -> None:
     """The journal of the part to come is cut; a part may be there whose journal was not taken away yet."""
@@ -80,29 +83,27 @@ def test_parquet_cut_anywhere(cut: int, parts: int, stray: bool) -> None:
             shutil.copy(whole.path, out / f"_pending-{parts - 1:05d}.jsonl")
             (out / ".part-00009.new").write_bytes(b"half a part")
         asyncio.run(run(PartFolder(out, part_rows=3), texts(*(f"q{n}" for n in range(12))), Fleet()))
-        import pyarrow.parquet
-
-        table = pyarrow.parquet.read_table(out)
-        assert sorted(table["id"].to_pylist()) == sorted(f"r{n}" for n in range(12))
-        assert sorted(table["answer"].to_pylist()) == sorted(f"about q{n}" for n in range(12))
+        table = read_parquet(out)
+        assert sorted(table["id"]) == sorted(f"r{n}" for n in range(12))
+        assert sorted(table["answer"]) == sorted(f"about q{n}" for n in range(12))
         assert all(path.name.startswith("part-") for path in out.iterdir())
 
 
+@needs_pyarrow
 async def test_parquet_in_order_and_reused(tmp_path: Path) -> None:
     out = PartFolder(tmp_path / "out.parquet", part_rows=4)
     prompts = [f"q{n % 9}" for n in range(20)]
     fleet = Fleet(jitter=0.03)
     await run(out, texts(*prompts[:10]), fleet)
     await run(PartFolder(out.path, part_rows=4), texts(*prompts), fleet, ordered=True)
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(out.path)
-    assert table["prompt"].to_pylist() == prompts
+    table = read_parquet(out.path)
+    assert table["prompt"] == prompts
     assert sum(fleet.asked.values()) == 9
     assert [path.name for path in sorted(out.path.iterdir())] == [f"part-{n:05d}.parquet" for n in range(5)]
     assert not list(tmp_path.glob(".*"))
 
 
+@needs_pyarrow
 async def test_a_folder_that_was_being_exchanged(tmp_path: Path) -> None:
     out = PartFolder(tmp_path / "out.parquet", part_rows=2)
     await run(out, texts("a", "b", "c"), Fleet())

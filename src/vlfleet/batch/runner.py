@@ -29,6 +29,8 @@ MOST_WAITING = 4096
 HOPELESS = 50
 """So many rows after each other that only the server is to blame for, and none answered: the rest would fare no
 better."""
+WARN_SECONDS = 60.0
+"""Between two lines that say that a fleet is waited for."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Runner:
     """By what is asked, the rows that wait for the same answer."""
     _waiting: int = 0
     _trouble_since: float | None = None
+    _warned_at: float = float("-inf")
     _hopeless: int = 0
 
     def stop(self) -> None:
@@ -252,7 +255,8 @@ class Runner:
         self.limit.refused(now, sent_at, trouble.retry_after_seconds)
         if self._trouble_since is None:
             self._trouble_since = now
-        if not self.trouble:
+        if now - self._warned_at >= WARN_SECONDS:
+            self._warned_at = now
             self.warn(f"{trouble.failure.cause}; waiting")
         self.trouble = trouble.failure.cause
         if now - self._trouble_since >= self.terms.patience_seconds:
