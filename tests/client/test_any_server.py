@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -157,6 +162,42 @@ async def test_a_connection_serves_again() -> None:
         connector = client._http.session().connector
         assert connector is not None
         assert sum(len(each) for each in connector._conns.values()) == 1
+
+
+async def test_a_refusal_while_the_body_is_on_its_way() -> None:
+    async def refuse_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = "HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: 24\r\n"
+        writer.write(f'{head}Connection: close\r\n\r\n{{"error":"Unauthorized"}}'.encode())
+        await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(refuse_at_once, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    async with listener, AsyncClient(url, retries=0) as client:
+        with pytest.raises(ServerError, match="Unauthorized"):
+            await client.ask("what?" * 2_000_000)
+
+
+@pytest.fixture
+def self_signed(tmp_path: Path) -> Path:
+    """A folder with cert.pem and key.pem of localhost."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    words = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout key.pem -out cert.pem"
+    subprocess.run(["openssl", *words.split()], cwd=tmp_path, check=True, capture_output=True)
+    return tmp_path
+
+
+async def test_a_certificate_that_nobody_signed(self_signed: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(self_signed / "cert.pem", self_signed / "key.pem")
+    listener = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    url = f"https://localhost:{listener.sockets[0].getsockname()[1]}"
+    async with listener, AsyncClient(url) as client:
+        with pytest.raises(ServerError, match="is not trusted") as caught:
+            await client.ask("what?")
+        assert not caught.value.transient
 
 
 async def test_a_closed_client() -> None:

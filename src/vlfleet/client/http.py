@@ -13,7 +13,15 @@ import aiohttp
 import orjson
 
 from vlfleet.client.answer import Answer
-from vlfleet.client.errors import ServerError, TooSlowError, not_openai, server_error, stream_died, unreachable
+from vlfleet.client.errors import (
+    ServerError,
+    TooSlowError,
+    not_openai,
+    one_line,
+    server_error,
+    stream_died,
+    unreachable,
+)
 from vlfleet.client.reply import Reply
 from vlfleet.client.retries import retry_after, wait_seconds
 from vlfleet.client.timeouts import Timeouts, until
@@ -137,11 +145,8 @@ class Http:
         except TimeoutError:
             if time.monotonic() >= deadline:
                 raise too_slow_in_all(self.timeouts, answer) from None
-            cause, remedy = (
-                f"no token within {first:g} s",
-                "see `vlfleet status`, or wait longer: Timeouts(first_token=...)",
-            )
-            raise TooSlowError(cause, remedy) from None
+            remedy = "see `vlfleet status`, or wait longer: Timeouts(first_token=...)"
+            raise TooSlowError(f"no token within {first:g} s", remedy) from None
         finally:
             if reply is not None and not opened:
                 reply.close()
@@ -169,6 +174,10 @@ class Http:
             yield
         except aiohttp.ConnectionTimeoutError:
             raise unreachable(self.base_url, f"no connection within {self.timeouts.connect:g} s") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            cause = f"the certificate of {self.base_url} is not trusted: {one_line(str(error.certificate_error))}"
+            remedy = "give its authority in SSL_CERT_FILE, or check the URL"
+            raise ServerError(cause, remedy, transient=False) from None
         except aiohttp.ClientConnectorError as error:
             raise unreachable(self.base_url, error.strerror or str(error.os_error)) from None
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
