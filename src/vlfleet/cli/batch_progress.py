@@ -88,7 +88,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._live: Live | None = None
-        self._told_at = time.monotonic()
+        self._told_at = 0.0
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
     def note(self, text: str) -> None:
@@ -102,6 +102,8 @@ class Progress:
         now = time.monotonic()
         if self._terminal:
             self._show(line(batch))
+        elif not self._told_at:
+            self._told_at = now
         elif now - self._told_at >= PLAIN_EVERY_SECONDS:
             self._told_at = now
             note(line(batch))
