@@ -37,6 +37,8 @@ class Asked:
     end: str
     detail: str = ""
     replica: str = ""
+    first_seconds: float = 0.0
+    """To the first byte of a stream, to the end of an answer in one piece; 0 when none came."""
 
     @property
     def good(self) -> bool:
@@ -52,6 +54,7 @@ def body(number: int, *, stream: bool, model: str = "m", **fields: Any) -> Body:
 async def ask(session: aiohttp.ClientSession, url: str, said: Body) -> Asked:
     """One request to its end."""
     began = time.monotonic()
+    first = 0.0
     end, detail, replica = UNREACHED, "", ""
     try:
         async with session.post(url + CHAT, json=said) as answer:
@@ -63,16 +66,18 @@ async def ask(session: aiohttp.ClientSession, url: str, said: Body) -> Asked:
                 end = CUT
                 text = ""
                 async for chunk in answer.content.iter_any():
+                    first = first or time.monotonic() - began
                     text = (text + chunk.decode(errors="replace"))[-600:]
                 end, detail = _end_of(text), text[-300:]
             else:
                 end = CUT
                 end = ANSWERED if (await answer.json())["choices"] else REFUSED
+                first = time.monotonic() - began
     except asyncio.CancelledError:
         end = HUNG
     except (aiohttp.ClientError, OSError, ValueError) as error:
         detail = repr(error)[:300]
-    return Asked(began, time.monotonic() - began, end, "" if end == ANSWERED else detail, replica)
+    return Asked(began, time.monotonic() - began, end, "" if end == ANSWERED else detail, replica, first)
 
 
 def _end_of(text: str) -> str:
