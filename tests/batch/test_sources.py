@@ -39,6 +39,7 @@ def test_a_folder_by_name_and_by_content(tmp_path: Path) -> None:
     (tmp_path / "scan.dat").write_bytes(b"\xff\xd8\xff\xe0")
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / ".hidden.png").write_bytes(png())
+    os.mkfifo(tmp_path / "pipe")
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "x.png").write_bytes(png())
     rows = read(tmp_path)

@@ -25,11 +25,11 @@ PIPE = asyncio.subprocess.PIPE
 
 
 async def start(
-    home: Path, *arguments: str, before: Callable[[], None] | None = None, **env: str
+    home: Path, *arguments: str | bytes, before: Callable[[], None] | None = None
 ) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "vlfleet", "batch", *arguments),
-        env={**os.environ, "VLFLEET_HOME": str(home), **env},
+        env={**os.environ, "VLFLEET_HOME": str(home)},
         stdout=PIPE,
         stderr=PIPE,
         preexec_fn=before,
@@ -37,7 +37,7 @@ async def start(
 
 
 async def batch(
-    home: Path, *arguments: str, before: Callable[[], None] | None = None
+    home: Path, *arguments: str | bytes, before: Callable[[], None] | None = None
 ) -> tuple[int | None, str, list[str]]:
     """Exit code, stdout, and the lines of stderr."""
     process = await start(home, *arguments, before=before)
@@ -126,11 +126,12 @@ async def test_bad_files_fail_one_by_one_and_the_batch_goes_on(tmp_path: Path) -
         (("in.jsonl", "--prompt", "x", "-o", "o.txt"), "is neither .jsonl nor .parquet"),
         (("in.jsonl", "-o", "in.jsonl"), "line 1 of in.jsonl was not written by a batch"),
         (("in.jsonl", "-o", "o.jsonl", "--replicas", "2"), "are for a fleet of --model"),
+        ((".", "--prompt", b"\xff", "-o", "o.jsonl"), "--prompt is not UTF-8"),
         (("in.jsonl", "-o", "in.jsonl/o.jsonl"), "cannot be written"),
     ],
 )
 async def test_what_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], cause: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str | bytes, ...], cause: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.jsonl").write_text('{"id": "1", "prompt": "x"}\n')
@@ -148,6 +149,7 @@ async def test_servers_that_cannot_answer(tmp_path: Path) -> None:
     code, _, err = await batch(tmp_path, *asks(source, out, "http://127.0.0.1:1"))
     assert (code, len(err)) == (1, 2)
     assert "nothing answers at http://127.0.0.1:1" in err[0]
+    assert not out.exists()
 
     def page(request: web.Request) -> web.Response:
         return web.Response(text="<html>It works!</html>", content_type="text/html")
@@ -177,7 +179,7 @@ async def test_a_slow_server(tmp_path: Path) -> None:
     async with rig(1, Behaviour(tokens=1, token_seconds=30)) as fleet:
         code, _, _ = await batch(tmp_path, *asks(source, out, fleet, "--timeout", "0.2"))
     assert code == 1
-    assert {line["error"] for line in lines(tmp_path / "out.failed.jsonl")} == {"no answer within 0 s"}
+    assert {line["error"] for line in lines(tmp_path / "out.failed.jsonl")} == {"no answer within 0.2 s"}
 
 
 async def test_a_server_that_goes_and_comes_back(tmp_path: Path) -> None:

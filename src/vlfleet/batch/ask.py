@@ -94,7 +94,7 @@ class HttpAsk:
         except aiohttp.ConnectionTimeoutError:
             raise away(self.http.base_url, "it takes no connection") from None
         except TimeoutError:
-            failure = Failure(f"no answer within {self.timeout_seconds:.0f} s", "give it longer with --timeout")
+            failure = Failure(f"no answer within {self.timeout_seconds:g} s", "give it longer with --timeout")
             raise Trouble(Kind.BROKEN, failure) from None
         except aiohttp.ClientConnectorError as error:
             raise away(self.http.base_url, error.strerror or str(error.os_error)) from None

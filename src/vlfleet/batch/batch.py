@@ -88,14 +88,14 @@ class Batch:
         async with (
             AsyncClient(job.base_url, job.api_key, fit=job.fit, retries=0) as client,
             opened(Http(job.base_url, job.api_key, client.timeouts, retries=0)) as http,
-            self._files() as (output, failures),
         ):
-            self.model = await client.model_info()
-            known = await asyncio.to_thread(Known.of, output, failures)
-            self.tally.total = job.source.total
-            journal = Journal(output, failures, job.terms.patience_seconds, self.warn)
-            await self._ask_all(client, http, known, journal)
-            await asyncio.to_thread(settle, known, output, failures, self.complete, job.ordered)
+            self.model = await client.model_info()  # before anything is written
+            async with self._files() as (output, failures):
+                known = await asyncio.to_thread(Known.of, output, failures)
+                self.tally.total = job.source.total
+                journal = Journal(output, failures, job.terms.patience_seconds, self.warn)
+                await self._ask_all(client, http, known, journal)
+                await asyncio.to_thread(settle, known, output, failures, self.complete, job.ordered)
 
     async def _ask_all(self, client: AsyncClient, http: Http, known: Known, journal: Journal) -> None:
         job = self.job

@@ -25,7 +25,7 @@ class Pictures:
 
     @classmethod
     def below(cls, root: Path, prompt: str, system: str = "") -> Pictures:
-        """All pictures in a folder and its folders; hidden ones and what is linked to are left out.
+        """All pictures in a folder and its folders; what is hidden, and folders that are links, are left out.
 
         Raises:
             VlfleetError: exit code 2, there are none.
@@ -80,6 +80,8 @@ def refuse(error: OSError) -> None:
 def is_picture(path: str) -> bool:
     if os.path.splitext(path)[1].lower() in SUFFIXES:  # noqa: PTH122
         return True
+    if not os.path.isfile(path):  # noqa: PTH113 - a pipe would never end
+        return False
     try:
         start = first_bytes(Path(path))
     except VlfleetError:

@@ -67,6 +67,8 @@ def batch(
     from vlfleet.batch.runner import Terms
     from vlfleet.batch.source import Columns, open_source
 
+    check_text(prompt, "--prompt")
+    check_text(system, "--system")
     check_options(base_url, model, replicas, engine, ctx.meta.get("engine_args", ()))
     fields = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     given = {field: value for field, value in fields.items() if value is not None}
@@ -102,6 +104,19 @@ def check_options(base_url: str, model: str, *of_fleet: Any) -> None:
     if any(of_fleet) and (base_url or not model):
         cause = "--replicas, --engine and what follows -- are for a fleet of --model"
         raise VlfleetError(cause, "leave them out, or give --model and no --base-url", ExitCode.USAGE)
+
+
+def check_text(text: str, option: str) -> None:
+    """
+    Raises:
+        VlfleetError: exit code 2; the bytes that the shell gave are no text.
+    """
+    from vlfleet.errors import ExitCode, VlfleetError
+
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise VlfleetError(f"{option} is not UTF-8", "type it anew", ExitCode.USAGE) from None
 
 
 def run_at_server(job: Job, name: str) -> tuple[Batch, ExitCode]:
