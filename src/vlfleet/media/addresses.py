@@ -31,8 +31,8 @@ NOT_PUBLIC = tuple(
 """Networks that `ipaddress` of one Python or another calls global, and that lead inside."""
 GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 """All that IANA gives out of IPv6."""
-HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
-"""As it is looked up: after IDNA, without the brackets of IPv6. Zones (fe80::1%eth0) lead inside."""
+NAME = re.compile(r"[A-Za-z0-9._-]+")
+"""Of a host as it is looked up, after IDNA; or an IPv4 address in any spelling."""
 _SEND_IT = "send the medium itself as a data: URL"
 
 
@@ -73,7 +73,7 @@ class FetchPolicy:
             raise MediaError(f"is a URL with scheme {parsed.scheme[:16]!r}", "use https, or " + _SEND_IT)
         if not host:
             raise MediaError("is a URL without a host", _SEND_IT)
-        if not HOST.fullmatch(parsed.raw_host or ""):
+        if not is_host(parsed.raw_host or ""):
             raise MediaError("is a URL whose host is neither a name nor an address", _SEND_IT)
         if parsed.raw_user is not None or parsed.raw_password is not None:
             raise MediaError("is a URL with a user or a password", _SEND_IT)
@@ -93,6 +93,16 @@ class FetchPolicy:
         """Whether this very address, of whatever name, may be connected to."""
         ip = plain(address)
         return is_public(ip) or any(ip.version == network.version and ip in network for network in self.networks)
+
+
+def is_host(text: str) -> bool:
+    """Whether this is a name or an address without its brackets. Zones (fe80::1%eth0) lead inside, and are none."""
+    if NAME.fullmatch(text):
+        return True
+    try:
+        return "%" not in text and bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
 
 
 def plain(address: str) -> Address:
