@@ -3,9 +3,9 @@ takes, and what twenty kills cost.
 
     python -m benchmarks.batch_cpu [--images 10000] [--kills 20]
 
-The replicas answer one request after the other, in `--seconds` each. What they can do is measured first, by requests
-that are sent to them directly, many at once; the busy share is the batch's answers a second over that, between its
-first request and its last answer. Batch, gateway and replicas are processes of their own.
+Each replica has eight slots, as an engine with continuous batching has: a request holds one for `--seconds`, half of it
+more or less; the others wait. The busy share is the time for which slots were held over all there was, between the
+batch's first request and its last answer. Batch, gateway and replicas are processes of their own.
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ from typing import Any
 import aiohttp
 from PIL import Image
 
-from vlfleet.client import data_url
+from benchmarks.batch_engine import SLOTS
 from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.replica import Replica
 from vlfleet.fleet.state import load
 
-ENGINE = "tests.fakes:FakeEngine"
-DIRECT_REQUESTS, DIRECT_SECONDS = 16, 10.0
+ENGINE = "benchmarks.batch_engine:SlotsFake"
 MODEL = Path(__file__).resolve().parents[1] / "src/vlfleet/demo/model"
 
 
@@ -58,7 +57,7 @@ def make_pictures(folder: Path, count: int) -> None:
 async def fleet(home: Path, seconds: float) -> AsyncIterator[tuple[str, list[Replica]]]:
     """A real `vlfleet up` of two fake engines; the gateway's URL, and the engines."""
     argv = ("up", str(MODEL), "--engine", ENGINE, "--replicas", "2", "--port", "0", "--json")
-    engine = ("--tokens", "1", "--prefill-seconds", str(seconds))
+    engine = ("--seconds", str(seconds))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "vlfleet", *argv, "--", *engine),
         env={**os.environ, "VLFLEET_HOME": str(home), "PYTHONPATH": str(Path.cwd())},
@@ -106,52 +105,20 @@ async def batch(source: Path, out: Path, url: str, kill_at: float | None = None)
     return Run(time.perf_counter() - started, peak, code, json.loads(said) if said else {})
 
 
-async def capacity(engines: list[Replica], source: Path) -> float:
-    """Answers a second of all engines together, each asked by `DIRECT_REQUESTS` at once, without a gateway."""
-    url = data_url(next(source.iterdir()))
-    body = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
-    count = 0
-
-    async def ask(http: aiohttp.ClientSession, engine: Replica) -> None:
-        nonlocal count
-        headers = {"Authorization": f"Bearer {engine.api_key}"}
-        while True:
-            async with http.post(f"{engine.base_url}/v1/chat/completions", json=body, headers=headers) as answer:
-                assert answer.status == 200, await answer.text()
-                await answer.read()
-            count += 1
-
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-        tasks = [asyncio.create_task(ask(http, engine)) for engine in engines for _ in range(DIRECT_REQUESTS)]
-        await asyncio.sleep(1.0)
-        began, before = time.perf_counter(), count
-        await asyncio.sleep(DIRECT_SECONDS)
-        rate = (count - before) / (time.perf_counter() - began)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return rate
-
-
-async def answers_a_second(url: str, engines: list[Replica], source: Path, out: Path) -> tuple[float, Run]:
-    """Of a batch, between its first request and its last answer."""
-    began = ended = 0.0
-    last = first = 0
+async def busy_share(url: str, engines: list[Replica], source: Path, out: Path) -> tuple[float, Run]:
+    """The share of the slots' time that was used, between the first request of a batch and its last answer."""
+    samples: list[tuple[float, int, int, float]] = []
 
     async def watch() -> None:
-        nonlocal began, ended, last, first
         async with aiohttp.ClientSession() as http:
             while True:
-                finished = running = 0
+                total = [0.0, 0.0, 0.0]
                 for engine in engines:
                     async with http.get(f"{engine.base_url}/fake/seen") as answer:
                         seen = await answer.json()
-                    finished, running = finished + seen["finished"], running + seen["running"]
-                now = time.perf_counter()
-                if running and not began:
-                    began, first = now, finished
-                if finished > last:
-                    last, ended = finished, now
+                    now = (seen["requests"], seen["finished"], seen["held_seconds"])
+                    total = [before + more for before, more in zip(total, now, strict=True)]
+                samples.append((time.perf_counter(), int(total[0]), int(total[1]), total[2]))
                 await asyncio.sleep(0.1)
 
     watching = asyncio.create_task(watch())
@@ -159,7 +126,9 @@ async def answers_a_second(url: str, engines: list[Replica], source: Path, out: 
     await asyncio.sleep(0.3)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
-    return (last - first) / (ended - began), run
+    began = next(sample for sample in samples if sample[1] > samples[0][1])
+    ended = next(sample for sample in samples if sample[2] == samples[-1][2])
+    return (ended[3] - began[3]) / (SLOTS * len(engines) * (ended[0] - began[0])), run
 
 
 async def killed(url: str, source: Path, out: Path, kills: int, images: int) -> tuple[int, int, Run]:
@@ -181,10 +150,9 @@ async def main(images: int, kills: int, seconds: float) -> None:
         source.mkdir()
         make_pictures(source, images)
         async with fleet(root / "home", seconds) as (url, engines):
-            most = await capacity(engines, source)
-            rate, run = await answers_a_second(url, engines, source, root / "out.jsonl")
+            share, run = await busy_share(url, engines, source, root / "out.jsonl")
             print(f"{images:,} images in {run.seconds:.1f} s ({images / run.seconds:.1f}/s), exit code {run.code}")
-            print(f"replicas: {most:.1f}/s asked directly, {rate:.1f}/s by the batch: {100 * rate / most:.1f} % busy")
+            print(f"capacity kept busy: {100 * share:.1f} % (to reach: 95)")
             print(f"peak RSS of the batch: {run.peak_rss_mib:.0f} MiB (to stay under: 500)")
             print(f"refusals: {run.report['refusals']}, retries: {run.report['retries']}")
             again = await batch(source, root / "out.jsonl", url)
@@ -198,6 +166,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=0.02, help="of one request at a replica")
+    parser.add_argument("--seconds", type=float, default=0.2, help="of one request in its slot")
     given = parser.parse_args()
     asyncio.run(main(given.images, given.kills, given.seconds))
