@@ -20,6 +20,7 @@ from tests.batch.rig import ids, lines, pictures, png
 from tests.cli.rig import Cli
 from tests.fakes.engine import Behaviour
 from tests.gateway.rig import Rig, rig, until
+from vlfleet.fleet.replica import Phase
 
 PIPE = asyncio.subprocess.PIPE
 
@@ -187,13 +188,13 @@ async def test_a_server_that_goes_and_comes_back(tmp_path: Path) -> None:
     async with rig(1, Behaviour(tokens=1, prefill_seconds=0.02)) as fleet:
         process = await start(tmp_path, *asks(source, out, fleet, "--patience", "60"))
         await until(lambda: len(ids(out)) > 5, 30)
-        fleet.draining.set()  # 503 to everything
+        fleet.replicas[0].phase = Phase.STARTING  # 503 to everything, with Retry-After: 2
         await asyncio.sleep(1.0)
-        fleet.draining.clear()
+        fleet.replicas[0].phase = Phase.READY
         _, err = await process.communicate()
     assert process.returncode == 0, err.decode()
     assert sorted(ids(out)) == [f"{n:05d}.png" for n in range(60)]
-    assert err.decode().count("the fleet is shutting down") == 1
+    assert err.decode().count("no replica is ready") == 1
 
 
 async def test_the_first_ctrl_c_lets_requests_end_and_the_second_does_not(tmp_path: Path) -> None:
