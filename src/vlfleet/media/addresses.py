@@ -67,7 +67,7 @@ class FetchPolicy:
         try:
             parsed = URL(url)
             host, port = parsed.host, parsed.port
-        except (ValueError, UnicodeError):
+        except (ValueError, IndexError):  # yarl's own slip on http://[fe80:]@
             raise MediaError("is a URL that cannot be read", _SEND_IT) from None
         if parsed.scheme not in ("http", "https"):
             raise MediaError(f"is a URL with scheme {parsed.scheme[:16]!r}", "use https, or " + _SEND_IT)

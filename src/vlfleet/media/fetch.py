@@ -120,7 +120,7 @@ class Fetcher:
             raise
         except TimeoutError:
             raise MediaError(f"points to {host}, which is too slow", _SEND_IT) from None
-        except (aiohttp.ClientError, OSError, ValueError):
+        except (aiohttp.ClientError, OSError, ValueError, IndexError):  # the last two: yarl, of a redirect
             # one sentence for a refused, a private and a missing address, so that nobody maps a network with us
             raise MediaError(f"points to {host}, which cannot be fetched", _SEND_IT) from None
         raise MediaError(f"is redirected more than {self.limits.redirects} times", _SEND_IT)
