@@ -135,7 +135,7 @@ VECTORS = [
     "http:127.0.0.1:PORT/", "http:/127.0.0.1:PORT/", "//127.0.0.1:PORT/", "http://inside.test:PORT/",
     "http://mapped.test:PORT/", "http://rebinding.test:PORT/", "http://[fe80::1%25lo]:PORT/", "file:///etc/hostname",
     "gopher://127.0.0.1:PORT/_GET", "ftp://127.0.0.1:PORT/a", "dict://127.0.0.1:PORT/", "unix:///tmp/x",
-    "http://127.0.0.1:PORT/\r\nX: y", "\\\\127.0.0.1\\share",
+    "http://127.0.0.1:PORT/\r\nX: y", "\\\\127.0.0.1\\share", "http://[fe:!%0]@", "http://[fe80:]:PORT/",
 ]  # fmt: skip
 
 
