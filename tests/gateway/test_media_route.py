@@ -20,7 +20,7 @@ from tests.fakes.media import Costs
 from tests.gateway.rig import MODEL, Rig, rig
 from vlfleet.families.family import QWEN2_5_VL
 from vlfleet.gateway import EngineMedia
-from vlfleet.gateway.upstream import ROUTE
+from vlfleet.gateway.exchange import ROUTE
 from vlfleet.media import Vision
 from vlfleet.media.addresses import FetchPolicy, Urls
 from vlfleet.media.fit import Fit, Maths

@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -28,15 +27,16 @@ from vlfleet.gateway.batches import Batches, add_batches
 from vlfleet.gateway.behalf import BEHALF, Behalf
 from vlfleet.gateway.connection import SERVER, Connection, where
 from vlfleet.gateway.errors import ApiError
+from vlfleet.gateway.exchange import REPLICA, REQUEST_ID
 from vlfleet.gateway.files import Files, add_files
 from vlfleet.gateway.heads import BadHeadError, check_head
 from vlfleet.gateway.metrics import Metrics
+from vlfleet.gateway.pool import Pool
 from vlfleet.gateway.proxy import generate, tenant_of, tend
 from vlfleet.gateway.route.policy import Policy
 from vlfleet.gateway.route.router import Router
 from vlfleet.gateway.scrape import scrape
 from vlfleet.gateway.state import GATEWAY, EngineMedia, Gateway
-from vlfleet.gateway.upstream import REPLICA, REQUEST_ID
 from vlfleet.media import Namer, Store
 from vlfleet.media.addresses import FetchPolicy, Urls
 from vlfleet.media.fetch import Fetcher
@@ -82,37 +82,32 @@ def build_app(
     store, namer = Store(), Namer(secret or secrets.token_bytes(SECRET_BYTES))
 
     async def session(app: web.Application) -> AsyncIterator[None]:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=UPSTREAM_KEEPALIVE_SECONDS)
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_seconds)
-        jar = aiohttp.DummyCookieJar()
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False
-        ) as client:
-            metrics = Metrics(replicas)
-            gateway = Gateway(
-                replicas,
-                served_model_name,
-                on_unreachable,
-                draining,
-                limits,
-                metrics,
-                session=client,
-                media=media,
-                router=Router(policy),
-                namer=namer,
-                store=store,
-            )
-            app[GATEWAY] = gateway
-            tasks = [asyncio.create_task(tend(gateway)), asyncio.create_task(scrape(gateway))]
-            async with AsyncExitStack() as stack:
-                if urls and urls.urls is not Urls.DENY:
-                    gateway.fetcher = await stack.enter_async_context(Fetcher(urls))
-                if media.fit:
-                    gateway.fitter = stack.enter_context(fitting(media.fit))
-                yield
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        pool, metrics = Pool(limits.connect_seconds, UPSTREAM_KEEPALIVE_SECONDS), Metrics(replicas)
+        gateway = Gateway(
+            replicas,
+            served_model_name,
+            on_unreachable,
+            draining,
+            limits,
+            metrics,
+            pool,
+            media=media,
+            router=Router(policy),
+            namer=namer,
+            store=store,
+        )
+        app[GATEWAY] = gateway
+        tasks = [asyncio.create_task(tend(gateway)), asyncio.create_task(scrape(gateway))]
+        async with AsyncExitStack() as stack:
+            if urls and urls.urls is not Urls.DENY:
+                gateway.fetcher = await stack.enter_async_context(Fetcher(urls))
+            if media.fit:
+                gateway.fitter = stack.enter_context(fitting(media.fit))
+            yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        pool.close()
 
     app.cleanup_ctx.append(session)
     app.router.add_post("/v1/chat/completions", generate)

@@ -6,7 +6,6 @@ import asyncio
 import time
 from typing import Any
 
-import aiohttp
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
@@ -15,11 +14,13 @@ import vlfleet
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.gateway.access import ACCESS
 from vlfleet.gateway.admission import refusal
+from vlfleet.gateway.pool import get
 from vlfleet.gateway.state import GATEWAY, Gateway
+from vlfleet.gateway.wire import WireError
 from vlfleet.media.addresses import Urls
 
-CARD_SECONDS = 1.0
-"""To wait for what a replica says of itself."""
+CARD_SECONDS, CARD_BYTES = 1.0, 1 << 20
+"""To wait for, and to read of, what a replica says of itself."""
 
 
 def json_response(payload: dict[str, Any], status: int = 200) -> web.Response:
@@ -64,12 +65,10 @@ async def max_model_len(gateway: Gateway) -> int | None:
 
 
 async def context_of(gateway: Gateway, replica: Replica) -> int | None:
-    headers = {"Authorization": f"Bearer {replica.api_key}"}
     try:
-        async with asyncio.timeout(CARD_SECONDS):
-            async with gateway.session.get(f"{replica.base_url}/v1/models", headers=headers) as response:
-                length = orjson.loads(await response.read())["data"][0]["max_model_len"]
-    except (TimeoutError, aiohttp.ClientError, OSError, ValueError, LookupError, TypeError):
+        _, page = await get(gateway.pool, replica.port, "/v1/models", replica.api_key, CARD_SECONDS, CARD_BYTES)
+        length = orjson.loads(page)["data"][0]["max_model_len"]
+    except (TimeoutError, WireError, ValueError, LookupError, TypeError):
         return None
     return length if isinstance(length, int) else None
 

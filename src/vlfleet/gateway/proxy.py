@@ -17,19 +17,22 @@ from vlfleet.gateway.access import ACCESS, KEY
 from vlfleet.gateway.admission import read_body, refusal
 from vlfleet.gateway.behalf import TENANT
 from vlfleet.gateway.errors import ApiError, bad_request
+from vlfleet.gateway.exchange import REPLICA, REQUEST_ID, ROUTE, Exchange, Missed, Unanswered, Visit
 from vlfleet.gateway.inspection import Ask, inspect
 from vlfleet.gateway.media import Elsewhere, Media
 from vlfleet.gateway.route.fair_queue import Refusal, Waiter
 from vlfleet.gateway.route.gate import Refused
 from vlfleet.gateway.route.router import Decision, explain
 from vlfleet.gateway.state import GATEWAY, Gateway, charge
-from vlfleet.gateway.upstream import REPLICA, REQUEST_ID, ROUTE, Exchange, Missed, Unanswered, Visit, send
+from vlfleet.gateway.upstream import send
 from vlfleet.media import MediaError, Stored, Vision, examine_bytes, modality_of
 from vlfleet.media.fetch import Fetcher
 
 TRIES = 2
 SESSION = "X-Session-Id"
 """Of the policy `sticky`; the name that vllm-router reads, too."""
+PATIENCE_SECONDS = 2
+"""Where every replica asked for a longer pause, nobody is let wait for its end."""
 TEND_SECONDS = 0.25
 """Between two looks at those who wait."""
 TIMEOUTS = ("X-Request-Timeout", "X-Stainless-Read-Timeout")
@@ -69,6 +72,8 @@ async def answer(exchange: Exchange) -> web.StreamResponse:
     request.app[ACCESS].look_at(request, exchange.ask.pixels)
     if request.headers.get(ROUTE) == "explain":
         return explanation(exchange)
+    if gateway.pause_seconds() > PATIENCE_SECONDS and not gateway.ready():
+        raise nobody(gateway)
     try:
         async with gateway.gate.turn(lambda: waiter_of(exchange)) as exchange.turn:
             gateway.metrics.queue_seconds.observe(time.perf_counter() - exchange.started)
@@ -83,14 +88,15 @@ def waiter_of(exchange: Exchange) -> Waiter:
     given = next((headers[name] for name in TIMEOUTS if name in headers), "")
     seconds = float(given) if SECONDS.fullmatch(given) else math.inf
     gone = time.perf_counter() - exchange.started
+    work, until_heard = exchange.gateway.estimate(ask.features, streams=ask.stream)
     return Waiter(
         number=0,
         key=exchange.tenant,
-        seconds=exchange.gateway.work_seconds(ask.features),
+        seconds=work,
         visual_tokens=ask.features.visual_tokens,
         body_bytes=len(exchange.body),
         priority=ask.priority,
-        deadline=time.monotonic() + seconds - gone,
+        deadline=time.monotonic() + seconds - gone - until_heard,
     )
 
 

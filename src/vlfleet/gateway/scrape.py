@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-import aiohttp
-
 from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.gateway.pool import get
 from vlfleet.gateway.state import Gateway
+from vlfleet.gateway.wire import WireError
 
 SCRAPE_SECONDS = 10.0
 """vLLM's own log of its counters comes as often; a look costs it about 5 ms."""
@@ -32,17 +32,15 @@ async def scrape(gateway: Gateway) -> None:
 async def look(gateway: Gateway, replica: Replica) -> None:
     """Reads one replica's /metrics, and compares."""
     started_at = replica.started_at
-    headers, timeout = {"Authorization": f"Bearer {replica.api_key}"}, aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     try:
-        async with gateway.session.get(f"{replica.base_url}/metrics", headers=headers, timeout=timeout) as answer:
-            if answer.status != 200:
-                return
-            text = (await answer.content.read(MOST_BYTES)).decode("utf-8", "replace")
-    except (TimeoutError, aiohttp.ClientError, ConnectionError):
+        status, page = await get(gateway.pool, replica.port, "/metrics", replica.api_key, TIMEOUT_SECONDS, MOST_BYTES)
+    except (TimeoutError, WireError):
+        return
+    if status != 200:
         return
     if gateway.lives.get(replica.name) != started_at or replica.started_at != started_at:
         return  # it was started anew in the meantime
-    seen = gateway.router.scraped(replica.name, text)
+    seen = gateway.router.scraped(replica.name, page.decode("utf-8", "replace"))
     if seen.restarted or seen.foreign:
         why = "has a new engine process" if seen.restarted else "is asked by somebody else, too"
         log.warning("%s %s: what is known of its caches is corrected", replica.name, why)

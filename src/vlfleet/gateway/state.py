@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import aiohttp
 from aiohttp import web
 
 from vlfleet.families.family import QWEN2_5_VL
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.gateway.admission import Limits
 from vlfleet.gateway.metrics import Metrics
+from vlfleet.gateway.pool import Pool
 from vlfleet.gateway.retries import RetryBudget, Suspects
 from vlfleet.gateway.route.cost import Coefficients
 from vlfleet.gateway.route.features import Features
@@ -30,7 +30,7 @@ from vlfleet.media.fetch import Fetcher
 from vlfleet.media.identity import SECRET_BYTES
 
 if TYPE_CHECKING:
-    from vlfleet.gateway.upstream import Exchange
+    from vlfleet.gateway.exchange import Exchange
     from vlfleet.media.fit import Fit, Fitter
 
 
@@ -57,7 +57,8 @@ class Gateway:
     draining: asyncio.Event
     limits: Limits
     metrics: Metrics
-    session: aiohttp.ClientSession
+    pool: Pool
+    """Of connections to the replicas."""
     budget: RetryBudget = field(default_factory=RetryBudget)
     suspects: Suspects = field(default_factory=Suspects)
     pauses: Pauses = field(default_factory=Pauses)
@@ -75,6 +76,8 @@ class Gateway:
     """None: URLs are refused."""
     lives: dict[str, float] = field(default_factory=dict)
     """Of each replica that the router knows: when the process was started that it knows."""
+    mourned: dict[str, float] = field(default_factory=dict)
+    """Of each replica: the life of which a connection has failed."""
     started_at: float = field(default_factory=time.time)
 
     def __post_init__(self) -> None:
@@ -113,9 +116,14 @@ class Gateway:
         decision = self.router.decide(request, time.monotonic(), list(ready))
         return (ready[decision.replica], decision) if decision else None
 
-    def work_seconds(self, request: Features) -> float:
-        """What it would take of the fleet, as predicted now."""
-        return self.router.work_seconds(request, [replica.name for replica in self.ready()], time.monotonic())
+    def estimate(self, request: Features, *, streams: bool) -> tuple[float, float]:
+        """Seconds, as predicted now: what it would take of the fleet; and from when a replica begins with it until its
+        client hears something. Zeros when no replica is left."""
+        found = self.router.estimate(request, [replica.name for replica in self.ready()], time.monotonic())
+        if found is None:
+            return 0.0, 0.0
+        seconds, terms = found
+        return seconds, terms.work if streams else terms.work + terms.decode
 
     def pause(self, replica: Replica, seconds: float) -> None:
         """It asked to be left alone for so long."""
@@ -126,6 +134,11 @@ class Gateway:
         return max(1, math.ceil(min(self.pauses.at(time.monotonic()).values(), default=1.0)))
 
     def report_unreachable(self, replica: Replica) -> None:
+        """A connection to it failed, and it may be dead. What it held may be asked elsewhere, once in each of its
+        lives, whatever the budget for retries says: it asks nothing more of the fleet than there was before."""
+        if self.mourned.get(replica.name) != replica.started_at:
+            self.mourned[replica.name] = replica.started_at
+            self.budget.grant(replica.in_flight)
         self.suspects.add(replica.name, time.monotonic())
         self.on_unreachable(replica)
 
