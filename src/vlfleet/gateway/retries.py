@@ -5,7 +5,7 @@ from __future__ import annotations
 SHARE = 0.1
 """Retries per request, in the long run: a failing fleet must not be buried under its own retries (R5)."""
 BURST = 20.0
-"""Retries that may come at once: about what one replica holds when it dies."""
+"""Retries that may come at once."""
 AVOID_SECONDS = 1.0
 """A replica that refused a connection is passed over for this long, or until the supervisor has seen to it. It fails
 fastest and so looks least loaded: without this it would draw all the traffic."""
@@ -18,7 +18,12 @@ class RetryBudget:
         self.tokens = BURST
 
     def earn(self) -> None:
-        self.tokens = min(BURST, self.tokens + SHARE)
+        if self.tokens < BURST:
+            self.tokens = min(BURST, self.tokens + SHARE)
+
+    def grant(self, retries: int) -> None:
+        """So many more may come at once: a replica died, and what it held is asked elsewhere instead of there."""
+        self.tokens += retries
 
     def spend(self) -> bool:
         """Take one retry; False when the budget is used up."""

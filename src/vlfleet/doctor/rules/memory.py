@@ -104,7 +104,7 @@ RULES = (
     ),
     Rule(
         name="gpu-memory-taken",
-        kind=FailureKind.MEMORY,
+        kind=FailureKind.MACHINE,
         signs=(
             sign(
                 "Free memory on device <device> (<free_gib#>/<total_gib#> GiB) on startup is less than desired GPU"
@@ -156,7 +156,7 @@ RULES = (
     ),
     Rule(
         name="cpu-kv-cache-too-large",
-        kind=FailureKind.MEMORY,
+        kind=FailureKind.CONFIGURATION,
         signs=(
             sign(
                 "Available memory on node <node#> (<free_gib#>/<total_gib#> GiB) on kv cache allocation is less than"

@@ -47,6 +47,8 @@ class EmbeddedEngine:
 
     def launch(self, spec: EngineSpec, placement: Placement, port: int, api_key: str) -> Launch:
         """One thread pool of `spec.threads`: more replicas than cores / threads would only take turns."""
+        from vlfleet.engine.embedded.args import parse
+
         argv = [sys.executable, "-m", "vlfleet.engine.embedded", str(spec.model)]
         argv += ["--port", str(port), "--served-model-name", spec.served_model_name, *_flags(spec)]
         argv += spec.engine_args
@@ -59,7 +61,8 @@ class EmbeddedEngine:
             "HF_HUB_OFFLINE": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        return Launch(tuple(argv), env, frozenset({"VLFLEET_ENGINE_KEY"}))
+        slots = parse([str(spec.model), *_flags(spec), *spec.engine_args]).max_num_seqs
+        return Launch(tuple(argv), env, frozenset({"VLFLEET_ENGINE_KEY"}), {"max_num_seqs": slots})
 
     def observe(self, line: str) -> Observation | None:
         match = _PHASE.match(line)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from vlfleet.checkpoint import CheckpointInfo
-from vlfleet.engine.launch import EngineSpec, Launch, Placement
+from vlfleet.engine.launch import EngineSpec, Launch, Placement, Value
 from vlfleet.engine.vllm.flags import has
 from vlfleet.engine.vllm.install import Install
 from vlfleet.engine.vllm.versions import leaves_encoder_out
@@ -31,7 +31,10 @@ def command(
     argv = [install.python, "-m", "vllm.entrypoints.cli.main", "serve"]
     argv += serve_arguments(install, info, spec, placement, port)
     env = environment(install, spec, placement) | {"VLLM_API_KEY": api_key}
-    return Launch(tuple(argv), env, frozenset({"VLLM_API_KEY"}), {"max_tokens_per_image": tokens_per_image(info, spec)})
+    decisions: dict[str, Value] = {"max_tokens_per_image": tokens_per_image(info, spec)}
+    if slots := spec.options.max_num_seqs:
+        decisions["max_num_seqs"] = slots
+    return Launch(tuple(argv), env, frozenset({"VLLM_API_KEY"}), decisions)
 
 
 def serve_arguments(

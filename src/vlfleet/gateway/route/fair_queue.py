@@ -41,7 +41,7 @@ class Waiter:
     body_bytes: int = 0
     priority: int = 0
     deadline: float = math.inf
-    """After it nobody waits for the answer."""
+    """When it must begin at a replica, else nobody waits for the answer any more."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ class FairQueue:
         self._lanes: OrderedDict[str, _Lane] = OrderedDict()
         self._gone: set[int] = set()
         self._waiting: dict[int, Waiter] = {}
+        self._deadlines: list[tuple[float, int]] = []
+        """A heap; of those who have left, too."""
 
     def __len__(self) -> int:
         return self.requests
@@ -169,9 +171,11 @@ class FairQueue:
 
     def expired(self, now: float) -> list[Waiter]:
         """Those whose deadline has passed; they no longer wait."""
-        late = [waiter for waiter in self._waiting.values() if waiter.deadline < now]
-        for waiter in late:
-            self.leave(waiter.number)
+        late: list[Waiter] = []
+        while self._deadlines and self._deadlines[0][0] < now:
+            if waiter := self._waiting.get(heapq.heappop(self._deadlines)[1]):
+                self.leave(waiter.number)
+                late.append(waiter)
         return late
 
     def _others(self, key: str) -> int:
@@ -190,6 +194,8 @@ class FairQueue:
         lane = self._lanes.setdefault(waiter.key, _Lane())
         heapq.heappush(lane.waiting, (waiter.priority, waiter.number, waiter))
         self._waiting[waiter.number] = waiter
+        if waiter.deadline < math.inf:
+            heapq.heappush(self._deadlines, (waiter.deadline, waiter.number))
         lane.requests += 1
         lane.seconds += waiter.seconds
         self.requests += 1

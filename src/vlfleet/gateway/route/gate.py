@@ -117,9 +117,10 @@ class Gate:
         """Lets the next one through, if there is room. Call it when there may be more, as when a replica is ready."""
         if not self.queue:
             return
-        for late in self.queue.expired(self._clock()):
+        # Whoever is let through now still stands behind what the replicas have.
+        for late in self.queue.expired(self._clock() + self._backlog() / self.pace):
             wait = (self._backlog() + self.queue.seconds) / self.pace
-            message = f"its deadline passed while it waited; about {wait:.0f} s of work still wait"
+            message = f"it can no longer begin before its deadline; about {wait:.0f} s of work still wait"
             self._refuse(late.number, Refusal(503, "deadline", message, retry_after(wait)))
         while self._called < 0 and self.queue and self._room():
             waiter = self.queue.take()

@@ -105,11 +105,14 @@ class Router:
         """Whether one of `ready` should get another request now, and not later."""
         return any(self._trackers[name].room(now) for name in ready if name in self._trackers)
 
-    def work_seconds(self, request: Features, ready: Iterable[str], now: float) -> float:
-        """What `request` takes from others, of the time of the replica where it takes least; of decoding, its share."""
-        found = [tracker for name in ready if (tracker := self._trackers.get(name))]
-        terms = [(each.predict(request, now)[1], each.learner.coefficients.slots) for each in found]
-        return min((each.work + each.decode / slots for each, slots in terms), default=0.0)
+    def estimate(self, request: Features, ready: Iterable[str], now: float) -> tuple[float, Terms] | None:
+        """What `request` takes from others on the replica where it takes least (of decoding, its share), and its terms
+        there; None when there is no replica."""
+        found = []
+        for tracker in (self._trackers[name] for name in ready if name in self._trackers):
+            _, terms = tracker.predict(request, now)
+            found.append((terms.work + terms.decode / tracker.learner.coefficients.slots, terms))
+        return min(found, default=None)
 
     def backlog_seconds(self, now: float) -> float:
         """Predicted work on prompts that the replicas have, all together."""
