@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError, R
 from tests.fakes.engine import Behaviour
 from tests.gateway.rig import MODEL, Rig, rig, until
 from vlfleet.batch.shelf import Bounds
+from vlfleet.gateway import batch_worker
 from vlfleet.gateway.access import Access
+from vlfleet.gateway.batch_input import check
 from vlfleet.gateway.batches import BATCHES
 from vlfleet.gateway.behalf import HEADER
 from vlfleet.gateway.keys import KeyFile, KeyLimits, Keyring
@@ -228,3 +231,57 @@ async def test_nobody_else_speaks_on_behalf(tmp_path: Path) -> None:
                 f"{fleet.url}/v1/chat/completions", json={"messages": []}, headers={HEADER: value}
             ) as answer:
                 assert answer.status == 401
+
+
+async def test_rows_of_an_expired_batch_are_in_its_error_file(tmp_path: Path) -> None:
+    async with (
+        rig(1, Behaviour(tokens=1, prefill_seconds=0.02), batches=tmp_path) as fleet,
+        openai(fleet) as client,
+    ):
+        batch = await begin(client, rows(400))
+        await until(lambda: fleet.engines[0].seen.finished > 10, 20)
+        worker = fleet.app[BATCHES].worker
+        assert worker.running is not None
+        assert worker._runner is not None
+        worker.running.expires_at = 0
+        worker._runner.stop()  # as the timer does
+        done = await finished(client, batch.id)
+        assert done.status == "expired"
+        failures = await read(client, done.error_file_id)
+        answers = await read(client, done.output_file_id)
+    assert {each["error"]["code"] for each in failures} == {"batch_expired"}
+    assert sorted(each["custom_id"] for each in (*answers, *failures)) == sorted(f"row-{n}" for n in range(400))
+    assert 10 < len(answers) < 400
+
+
+async def test_a_batch_that_expired_while_the_gateway_was_down(tmp_path: Path) -> None:
+    async with rig(1, Behaviour(prefill_seconds=1.0), batches=tmp_path) as fleet, openai(fleet) as client:
+        batch = await begin(client, rows(3))
+        shelf = fleet.app[BATCHES].shelf
+        [record] = shelf.waiting()
+        await until(lambda: record.status == "in_progress", 5)
+        record.expires_at = 1
+        shelf.save(record)
+    async with rig(1, batches=tmp_path) as fleet, openai(fleet) as client:
+        done = await finished(client, batch.id)
+        assert (done.status, done.output_file_id) == ("expired", None)
+        assert fleet.engines[0].seen.requests == 0
+        assert len(await read(client, done.error_file_id)) == 3
+
+
+async def test_cancelled_while_its_input_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> tuple[int, list[dict[str, object]]]:
+        reading.set()
+        go_on.wait(10)
+        return check(*given)
+
+    monkeypatch.setattr(batch_worker, "check", slow)
+    async with rig(1, batches=tmp_path) as fleet, openai(fleet) as client:
+        batch = await begin(client, rows(5))
+        await until(reading.is_set, 5)
+        assert (await client.batches.cancel(batch.id)).status == "cancelling"
+        go_on.set()
+        assert (await finished(client, batch.id)).status == "cancelled"
+        assert fleet.engines[0].seen.requests == 0

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import islice
 
 from vlfleet.batch.ask import Ask, HttpAsk
 from vlfleet.batch.feed import feed
@@ -19,8 +19,7 @@ from vlfleet.batch.known import Known
 from vlfleet.batch.limit import REPLICA_REQUESTS, Limit
 from vlfleet.batch.lines import LineFile
 from vlfleet.batch.record import Reply
-from vlfleet.batch.request import Request, Settings
-from vlfleet.batch.row import Flawed
+from vlfleet.batch.request import ID_BYTES, Request, Settings
 from vlfleet.batch.runner import Runner, Terms
 from vlfleet.batch.settle import settle
 from vlfleet.batch.shelf import OUTPUT, Record, Shelf
@@ -30,14 +29,15 @@ from vlfleet.client.model import ModelInfo
 from vlfleet.client.timeouts import TIMEOUTS
 from vlfleet.client.upload import Uploads
 from vlfleet.errors import VlfleetError
+from vlfleet.gateway.batch_input import check, expired_lines
 from vlfleet.gateway.behalf import HEADER, Behalf, Claim
 
 SAVE_SECONDS = 2.0
 """Between two counts on disk; the answers themselves are there at once."""
-MOST_ERRORS = 20
-"""Lines of a bad input that are named."""
 LONGEST_ANSWER_SECONDS = 3600.0
 YIELD_SECONDS = 0.05
+EXPIRED_ROWS = 1000
+"""Written at once."""
 DISK_SECONDS = 30.0
 """Between two looks whether the disk has room again."""
 
@@ -125,6 +125,9 @@ class Worker:
             if record.errors:
                 self._finish(record, "failed")
                 return
+            if record.status == "cancelling":  # while its input was read
+                self._finish(record, "cancelled")
+                return
             record.become("in_progress")
             record.output_file_id = record.output_file_id or f"file-batch-{secrets.token_hex(16)}"
             record.error_file_id = record.error_file_id or f"file-batch-{secrets.token_hex(16)}"
@@ -176,7 +179,7 @@ class Worker:
             terms=Terms(patience_seconds=math.inf, hopeless=None),
         )
         self._runner = runner
-        if record.status == "cancelling":
+        if record.status == "cancelling" or time.time() >= record.expires_at:
             runner.stop()
         expiry = asyncio.get_running_loop().call_later(max(0.0, record.expires_at - time.time()), runner.stop)
         beside = asyncio.create_task(self._counting(record, runner))
@@ -185,6 +188,8 @@ class Worker:
             lines = Lines(self.shelf.path(record.input_file_id))
             await runner.run(feed(lines, Settings(), parts))
             await asyncio.to_thread(settle, known, output, failures, runner.complete, False)
+            if not runner.complete and record.status != "cancelling" and time.time() >= record.expires_at:
+                await asyncio.to_thread(self._expire, record, known, failures)
         finally:
             expiry.cancel()
             beside.cancel()
@@ -192,6 +197,17 @@ class Worker:
             await asyncio.gather(writer, beside, return_exceptions=True)
             await http.close()
             count(record, runner)
+
+    def _expire(self, record: Record, known: Known, failures: LineFile) -> None:
+        """Puts the rows that were not asked in time into the error file.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        settled = {key[:ID_BYTES] for key in (*known.done, *known.failed)}
+        lines = expired_lines(self.shelf.path(record.input_file_id), settled)
+        while block := list(islice(lines, EXPIRED_ROWS)):
+            failures.append(block)
 
     async def _counting(self, record: Record, runner: Runner) -> None:
         while True:
@@ -214,31 +230,3 @@ def count(record: Record, runner: Runner) -> None:
     tally = runner.tally
     record.completed = tally.answered + tally.reused + tally.done_before
     record.failed = tally.failed + tally.failed_before
-
-
-def check(path: Path, endpoint: str, most: int) -> tuple[int, list[dict[str, object]]]:
-    """The rows of an input, and why it is refused; empty when it is not."""
-    errors: list[dict[str, object]] = []
-    ids: set[str] = set()
-    number = 0
-
-    def wrong(code: str, message: str) -> None:
-        if len(errors) < MOST_ERRORS:
-            errors.append({"code": code, "message": message, "line": number, "param": None})
-
-    for number, row in enumerate(Lines(path), 1):
-        if isinstance(row, Flawed):
-            wrong("invalid_json_line", f"{row.cause}; {row.remedy}")
-        elif row.body is None:
-            wrong("invalid_request", f"line {number} has no custom_id and body; write a line of OpenAI's batch API")
-        elif row.url != endpoint:
-            wrong("invalid_url", f"line {number} is for {row.url}, the batch for {endpoint}")
-        elif row.id in ids:
-            wrong("duplicate_custom_id", f"the custom_id {row.id[:64]!r} stands there twice; give each line its own")
-        else:
-            ids.add(row.id)
-    if not number:
-        wrong("empty_file", "the file holds no rows")
-    if number > most:
-        wrong("too_many_tasks", f"the file has {number:,} rows; send at most {most:,}")
-    return number, errors

@@ -17,7 +17,8 @@ from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, Bod
 from aiohttp.http_exceptions import HttpProcessingError
 
 from vlfleet.batch.shelf import INPUT, Card
-from vlfleet.gateway.batches import BATCHES, content, file_object, receive
+from vlfleet.gateway.batch_objects import file_object
+from vlfleet.gateway.batches import BATCHES, content, receive
 from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.media import MediaError, MediaLimits, Namer, Store, Stored, Vision, examine_base64
 from vlfleet.media.header import GATEWAY_LIMITS
