@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo up test check format test-engine bench lock clean
+.PHONY: demo up test check format test-engine bench soak audit lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,6 +25,7 @@ check: $(VENV)/.ready ## style, types, and that generated docs are up to date
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python scripts/reference.py --check
+	@$(BIN)/python scripts/audit.py --if-online
 
 format: $(VENV)/.ready ## mend style and generated docs
 	@$(BIN)/ruff check --fix .
@@ -39,6 +40,12 @@ bench: $(VENV)/.ready ## the figures of docs/measurements.md that need no GPU
 	@$(BIN)/python -m benchmarks.embedded
 	@$(BIN)/python -m benchmarks.gateway_overhead
 	@$(BIN)/python -m benchmarks.kill
+
+soak: $(VENV)/.ready ## every fault drill at full length, then a mixed load of 30 minutes, with a report
+	@$(BIN)/python -m benchmarks.soak
+
+audit: $(VENV)/.ready ## ask osv.dev whether anything in requirements.lock is known to be vulnerable
+	@$(BIN)/python scripts/audit.py
 
 lock: ## write requirements.lock anew
 	@scripts/lock

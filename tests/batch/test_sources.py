@@ -175,4 +175,4 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(VlfleetError, match="Parquet needs pyarrow") as told:
         read(tmp_path / "in.parquet")
-    assert "vlfleet[parquet]" in told.value.remedy
+    assert "pip install pyarrow" in told.value.remedy

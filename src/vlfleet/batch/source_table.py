@@ -111,7 +111,7 @@ def pyarrow_parquet() -> Any:
     try:
         return importlib.import_module("pyarrow.parquet")
     except ImportError:
-        raise VlfleetError("Parquet needs pyarrow", "pip install 'vlfleet[parquet]'", ExitCode.USAGE) from None
+        raise VlfleetError("Parquet needs pyarrow", "pip install pyarrow", ExitCode.USAGE) from None
 
 
 def find_columns(names: Sequence[str], said: Columns, path: Path, prompt: str) -> Columns:
