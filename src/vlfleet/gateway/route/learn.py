@@ -9,8 +9,7 @@ squares with a covariance was tried: a first request slowed down by a compilatio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from vlfleet.gateway.route.cost import Coefficients, Terms
 from vlfleet.gateway.route.mirror import Left
@@ -37,6 +36,7 @@ _LEARNED = (
     "sequence_seconds",
 )
 _USUAL_WEIGHT, _MOST_ERROR = 0.05, 3.0
+_NOTHING: tuple[float, list[float]] = (0.0, [0.0] * len(_LEARNED))
 
 
 class Weights:
@@ -44,6 +44,7 @@ class Weights:
 
     def __init__(self, prior: Sequence[float]) -> None:
         self._prior = [max(value, 1e-9) for value in prior]
+        self.weights = list(self._prior)
         self.scales = [1.0] * len(prior)
         """Of its first value, each weight."""
         self._seen = [0.0] * len(prior)
@@ -51,27 +52,27 @@ class Weights:
         self.error = NOISE
         """Of what was predicted, the usual error: an average that forgets."""
 
-    @property
-    def weights(self) -> list[float]:
-        return [scale * prior for scale, prior in zip(self.scales, self._prior, strict=True)]
-
-    def parts(self, amounts: Sequence[float]) -> list[float]:
-        """Seconds that are predicted for each of these amounts of work."""
-        return [amount * weight for amount, weight in zip(amounts, self.weights, strict=True)]
+    def predicted(self, amounts: Sequence[float]) -> float:
+        """Seconds that these amounts of work are predicted to take."""
+        return sum([amount * weight for amount, weight in zip(amounts, self.weights, strict=True)])
 
     def observe(self, amounts: Sequence[float], seconds: float) -> None:
         """One observation: these amounts of work took so long."""
-        parts = self.parts(amounts)
+        parts = [amount * weight for amount, weight in zip(amounts, self.weights, strict=True)]
         predicted = sum(parts)
         if predicted <= 0 or seconds <= 0:
             return
-        self.error += _USUAL_WEIGHT * (min(abs(seconds / predicted - 1), _MOST_ERROR) - self.error)
-        step = max(-MOST_STEP, min(MOST_STEP, math.log(seconds / predicted)))
+        ratio = seconds / predicted
+        off = abs(ratio - 1)
+        self.error += _USUAL_WEIGHT * ((off if off < _MOST_ERROR else _MOST_ERROR) - self.error)
+        step = math.log(ratio)
+        step = MOST_STEP if step > MOST_STEP else -MOST_STEP if step < -MOST_STEP else step
         for number, part in enumerate(parts):
-            share = part / predicted
-            self._seen[number] += share
-            rate = max(RATE, 1 / (1 + self._seen[number]))
-            self._move(number, math.exp(rate * share * step))
+            if part:
+                share = part / predicted
+                seen = self._seen[number] = self._seen[number] + share
+                rate = 1 / (1 + seen)
+                self._move(number, math.exp((rate if rate > RATE else RATE) * share * step))
 
     def pace(self, factor: float) -> None:
         """Everything takes `factor` times as long."""
@@ -79,7 +80,10 @@ class Weights:
             self._move(number, factor)
 
     def _move(self, number: int, factor: float) -> None:
-        self.scales[number] = min(BOUND, max(1 / BOUND, self.scales[number] * factor))
+        scale = self.scales[number] * factor
+        scale = BOUND if scale > BOUND else 1 / BOUND if scale < 1 / BOUND else scale
+        self.scales[number] = scale
+        self.weights[number] = scale * self._prior[number]
 
 
 class Fleet:
@@ -101,40 +105,41 @@ class Fleet:
         self._paced: dict[str, tuple[Learner, int]] = {}
         """Who set them, and how often it was seen."""
 
+    def paced_by(self, kind: str, learner: Learner) -> bool:
+        """Whether its next observation of this kind may set the pace."""
+        setter, count = self._paced.get(kind, (learner, 0))
+        return setter is learner and count < _FIRST
+
     def pace(self, kind: str, factor: float, learner: Learner) -> None:
         """An observation of this kind took `factor` times as long as predicted. The very first one sets the pace of
         all: a seed knows proportions, not this machine, and left to themselves whoever is asked most would learn first
         how fast it is, and then be asked for being fast. It may have been slowed down by a compilation, so one of the
         next few of the same replica that is much faster sets it again."""
-        setter, count = self._paced.get(kind, (learner, 0))
-        if setter is not learner:
-            return
-        self._paced[kind] = setter, count + 1
-        if count == 0 or (count < _FIRST and factor < _MUCH_FASTER):
+        _, count = self._paced.get(kind, (learner, 0))
+        self._paced[kind] = learner, count + 1
+        if count == 0 or factor < _MUCH_FASTER:
             self.paces[kind] = self.paces.get(kind, 1.0) * factor
             for each in self.learners:
                 each.paced(kind, factor)
 
     def tell(self, learner: Learner) -> None:
         """It has learned something. The others hear of it at once while little is known, and now and then later."""
-        self.leave(learner)
-        weight = float(min(learner.observations, SURE))
+        seen = learner.observations
+        weight = float(seen if seen < SURE else SURE)
         share = [weight * scale for scale in learner.scales]
+        before, gone = self._shares.get(learner, _NOTHING)
         self._shares[learner] = weight, share
-        self._weight += weight
-        self._sums = [a + b for a, b in zip(self._sums, share, strict=True)]
+        self._weight += weight - before
+        self._sums = [a - b + c for a, b, c in zip(self._sums, gone, share, strict=True)]
         self.observations += 1
         if self.observations <= _EARLY or self.observations % _TELL_EVERY == 0:
             for other in self.learners:
                 if other is not learner and other.observations < SURE:
                     other.blend()
 
-    def leave(self, learner: Learner) -> None:
-        """What it found out no longer counts."""
-        weight, share = self._shares.pop(learner, (0.0, []))
-        if share:
-            self._weight -= weight
-            self._sums = [a - b for a, b in zip(self._sums, share, strict=True)]
+    def others(self, learner: Learner) -> bool:
+        """Whether others have found out something, too."""
+        return len(self._shares) > 1 or learner not in self._shares
 
     def means(self) -> list[float]:
         """Over all learners, by their observations, at most `SURE` each; nothing before the first one."""
@@ -149,6 +154,7 @@ class Learner:
         self.observations = 0
         self._fleet = fleet or Fleet()
         self.coefficients = seed
+        self._seeds = [getattr(seed, name) for name in _LEARNED]
         self._first = Weights(
             (
                 seed.first_seconds,
@@ -170,13 +176,13 @@ class Learner:
             sum(each.vision_tokens for each in left),
             sum(each.prefill_tokens for each in left),
         )
-        self._observe("first", amounts, lambda _: seconds)
+        self._observe("first", amounts, seconds)
         self._take()
 
     def decoded(self, steps: int, running: float, seconds: float) -> None:
         """One sequence made `steps` more tokens in `seconds`, with `running` sequences at the same time."""
         if steps > 0:
-            self._observe("step", (steps, steps * running), lambda _: seconds)
+            self._observe("step", (steps, steps * running), seconds)
             self._take()
 
     def whole(self, left: Left, terms: Terms, steps: int, expected_steps: int, seconds: float) -> None:
@@ -185,16 +191,13 @@ class Learner:
         decode = terms.decode * steps / expected_steps if expected_steps > 0 else 0.0
         ratio = seconds / max(terms.queue + terms.work + decode, 1e-9)
         prompt = (1, left.preprocess_tokens, left.vision_tokens, left.prefill_tokens)
-        for kind, amounts in (("first", prompt), ("step", (steps, steps))):
-            self._observe(kind, amounts, lambda predicted: ratio * predicted)
+        self._observe("first", prompt, ratio * self._first.predicted(prompt))
+        self._observe("step", (steps, steps), ratio * self._step.predicted((steps, steps)))
         self._take()
 
-    def _observe(self, kind: str, amounts: Sequence[float], took: Callable[[float], float]) -> None:
-        """`took` tells by the seconds that are predicted for `amounts` how many they were."""
+    def _observe(self, kind: str, amounts: Sequence[float], seconds: float) -> None:
         weights = self._first if kind == "first" else self._step
-        predicted = sum(weights.parts(amounts))
-        seconds = took(predicted)
-        if predicted > 0:
+        if self._fleet.paced_by(kind, self) and (predicted := weights.predicted(amounts)) > 0:
             self._fleet.pace(kind, seconds / predicted, self)
         weights.observe(amounts, seconds)
 
@@ -216,11 +219,13 @@ class Learner:
     def blend(self) -> None:
         """Takes from the fleet what it does not know itself yet: few observations of one replica are mostly noise."""
         scales = self.scales
-        if means := self._fleet.means():
+        if self._fleet.others(self) and (means := self._fleet.means()):
             own = self.observations / (self.observations + SURE / 2)
             scales = [own * mine + (1 - own) * theirs for mine, theirs in zip(scales, means, strict=True)]
-        values = {name: getattr(self.seed, name) * scale for name, scale in zip(_LEARNED, scales, strict=True)}
-        self.coefficients = replace(self.seed, **values)
+        first, preprocess, vision, prefill, step, sequence = [
+            value * scale for value, scale in zip(self._seeds, scales, strict=True)
+        ]
+        self.coefficients = Coefficients(first, preprocess, vision, prefill, step, sequence, self.seed.slots)
 
     @property
     def error(self) -> float:
