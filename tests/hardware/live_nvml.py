@@ -1,0 +1,71 @@
+"""The fake NVML with what `GpuReader` asks: a GPU's `live` facts tell what it answers; what is not there it refuses."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml  # type: ignore[import-untyped]
+
+from tests.hardware.fake_nvml import Facts, FakeNvml, Handle
+
+BUSY: Facts = {
+    "utilization": (97, 41),
+    "temperature": 71,
+    "power": 612_300,
+    "power_limit": 700_000,
+    "clock": 1755,
+    "reasons": 0x4,
+    "ecc": 0,
+    "rows": (0, 0, 0, 0),
+    "fields": {197: 5_000, 198: 7_000, 138: 3, 139: 4},
+}
+"""An H200 at work."""
+
+
+class LiveNvml(FakeNvml):
+    """Counts what it is asked in `asked`."""
+
+    def __init__(self, facts: Facts) -> None:
+        super().__init__(facts)
+        self.asked: list[str] = []
+        self.nvmlDeviceGetUtilizationRates = self._answers("nvmlDeviceGetUtilizationRates", "utilization", _rates)
+        self.nvmlDeviceGetTemperature = self._answers("nvmlDeviceGetTemperature", "temperature")
+        self.nvmlDeviceGetPowerUsage = self._answers("nvmlDeviceGetPowerUsage", "power")
+        self.nvmlDeviceGetEnforcedPowerLimit = self._answers("nvmlDeviceGetEnforcedPowerLimit", "power_limit")
+        self.nvmlDeviceGetClockInfo = self._answers("nvmlDeviceGetClockInfo", "clock")
+        self.nvmlDeviceGetCurrentClocksEventReasons = self._answers("nvmlDeviceGetCurrentClocksEventReasons", "reasons")
+        self.nvmlDeviceGetCurrentClocksThrottleReasons = self._answers(
+            "nvmlDeviceGetCurrentClocksThrottleReasons", "old_reasons"
+        )
+        self.nvmlDeviceGetTotalEccErrors = self._answers("nvmlDeviceGetTotalEccErrors", "ecc")
+        self.nvmlDeviceGetRemappedRows = self._answers("nvmlDeviceGetRemappedRows", "rows")
+
+    def _answers(self, function: str, fact: str, shape: Any = lambda value: value) -> Any:
+        def answer(handle: Handle, *_: Any) -> Any:
+            self.asked.append(function)
+            live: Facts = self._gpu(function, handle).get("live", {})
+            if fact not in live:
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+            return shape(live[fact])
+
+        return answer
+
+    def nvmlDeviceGetFieldValues(self, handle: Handle, fields: list[tuple[int, int]]) -> Any:  # noqa: N802
+        self.asked.append("nvmlDeviceGetFieldValues")
+        known = self._gpu("nvmlDeviceGetFieldValues", handle).get("live", {}).get("fields")
+        if known is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+        return [_field(known.get(number)) for number, _ in fields]
+
+
+def _rates(shares: tuple[int, int]) -> Any:
+    return SimpleNamespace(gpu=shares[0], memory=shares[1])
+
+
+def _field(value: int | None) -> Any:
+    field = pynvml.c_nvmlFieldValue_t()
+    field.nvmlReturn = pynvml.NVML_SUCCESS if value is not None else pynvml.NVML_ERROR_NOT_SUPPORTED
+    field.valueType = pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
+    field.value.ullVal = value or 0
+    return field
