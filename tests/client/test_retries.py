@@ -42,7 +42,8 @@ def test_retry_after_is_a_number_or_a_date() -> None:
     assert retry_after("-3") == 0
     assert retry_after(formatdate(now + 9, usegmt=True), now) == 9
     assert retry_after(formatdate(now - 9, usegmt=True), now) == 0
-    for nonsense in (None, "", "soon", "nan", "inf", "1e999", "Fri, 99 Foo 2026", "9" * 400):
+    assert retry_after("Sat, 21 Nov 2026 00:00:30 -0000", 1_795_219_200.0) == 30  # no zone is UTC, wherever we are
+    for nonsense in (None, "", "soon", "\u00b2", "nan", "inf", "1e999", "Fri, 99 Foo 2026", "9" * 400):
         assert retry_after(nonsense, now) in (None, 0)
 
 

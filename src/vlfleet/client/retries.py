@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 FIRST_SECONDS = 0.5
@@ -33,7 +34,9 @@ def retry_after(value: str | None, now: float | None = None) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(value).timestamp() - (time.time() if now is None else now)
+            at = parsedate_to_datetime(value)
+            at = at if at.tzinfo else at.replace(tzinfo=UTC)  # "-0000" is UTC, too
+            seconds = at.timestamp() - (time.time() if now is None else now)
         except (ValueError, TypeError, OverflowError):
             return None
     if seconds != seconds or seconds == float("inf"):

@@ -6,11 +6,11 @@ import math
 import re
 import time
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
 
 import orjson
 from aiohttp import web
 
+from vlfleet.client.retries import retry_after
 from vlfleet.fleet.replica import Replica
 from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.gateway.exchange import (
@@ -24,7 +24,6 @@ from vlfleet.gateway.exchange import (
     reply_headers,
 )
 from vlfleet.gateway.relay import pass_stream
-from vlfleet.gateway.route.pauses import retry_after_seconds
 from vlfleet.gateway.wire import HOST, Unreachable, Wire, WireError
 from vlfleet.media import Edit, MediaError, Spliced, splice
 
@@ -145,7 +144,7 @@ async def pass_whole(exchange: Exchange, replica: Replica, wire: Wire) -> web.Re
     if status == 400 and lacks_medium(body):
         raise Missed
     if status in (429, 503):
-        seconds = retry_after_seconds(wire.header(b"retry-after"), datetime.now(UTC)) or 1.0
+        seconds = retry_after(wire.header(b"retry-after")) or 1.0
         headers = {"Retry-After": str(math.ceil(seconds))}
         error = ApiError(503, "overloaded", f"{replica.name}: {engine_message(body)}", headers=headers)
         raise Unanswered(error, pause_seconds=seconds)
