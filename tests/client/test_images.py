@@ -246,3 +246,11 @@ def test_a_url_knows_its_digest_and_is_a_string() -> None:
     url = one(encoded()).url()
     assert isinstance(url, DataUrl)
     assert url.digest == digest_of(str(url)) == digest_of_bytes(encoded())
+
+
+def test_a_file_whose_name_begins_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("~$draft.png").write_bytes(encoded())
+    assert one("~$draft.png").name == "~$draft.png"
+    with pytest.raises(VlfleetError, match="no such file"):
+        read_all("~nobody-here/a.png")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vlfleet.batch.row import Flawed, Row
+from vlfleet.client.sources import expanded
 from vlfleet.errors import ExitCode, VlfleetError
 
 GLOB = frozenset("*?[")
@@ -44,7 +45,7 @@ def open_source(said: str, prompt: str = "", system: str = "", columns: Columns 
     from vlfleet.batch.source_lines import Lines
     from vlfleet.batch.source_table import Csv, Parquet
 
-    path = Path(said).expanduser()
+    path = expanded(Path(said))
     if not path.exists():
         if GLOB & set(said):
             return Pictures.matching(said, asked(prompt), system)

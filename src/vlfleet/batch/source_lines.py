@@ -21,6 +21,7 @@ from vlfleet.batch.row import (
     Row,
 )
 from vlfleet.batch.source import FOUND, Columns, unreadable
+from vlfleet.client.sources import expanded
 
 LONGEST_LINE_BYTES = 64 << 20
 """Two requests as large as the gateway takes one; a longer line is passed over without being held."""
@@ -127,7 +128,7 @@ def orjson_list(text: str) -> Any:
 
 def rooted(image: str, root: Path) -> str:
     """A path as it can be opened from here; URLs as they are."""
-    return image if image.startswith(REMOTE) else str(root / Path(image).expanduser())
+    return image if image.startswith(REMOTE) else str(root / expanded(Path(image)))
 
 
 def count_lines(path: Path) -> int:

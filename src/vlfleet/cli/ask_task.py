@@ -93,11 +93,13 @@ def check(options: TaskOptions, words: list[str]) -> tuple[list[str], str]:
     Raises:
         VlfleetError: exit code 2; no such task, or options that do not go together.
     """
+    from vlfleet.client.sources import exists
+
     task = options.task
     if task not in TASKS:
         raise usage(f"there is no task {task!r}", f"use one of {', '.join(TASKS)}")
     media, thing = list(words), ""
-    if task in THING or (task in QUESTION and len(words) > 1 and not Path(words[-1]).expanduser().exists()):
+    if task in THING or (task in QUESTION and len(words) > 1 and not exists(words[-1])):
         *media, thing = words
     if not media:
         what = "a picture and what to look for" if task in THING else "a picture"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from vlfleet.client.sources import expanded, usage_error
+
 COMMANDS = {
     "/image": "PATH... show pictures or videos with the next question",
     "/system": "TEXT begin anew with this system message",
@@ -36,7 +38,11 @@ class Line:
 
 def read_line(line: str) -> Line:
     """Files that are there, named anywhere in the line, are shown; at its beginning and end their names are left out of
-    the question, as they are when a file is dropped into a terminal."""
+    the question, as they are when a file is dropped into a terminal.
+
+    Raises:
+        VlfleetError: exit code 2; a question names a picture by its path, or begins with one, that is not there.
+    """
     line = line.strip()
     words = [(match.start(), match.end(), path_of(match.group())) for match in _WORD.finditer(line)]
     files = [(start, end, path) for start, end, path in words if is_medium(path)]
@@ -44,6 +50,9 @@ def read_line(line: str) -> Line:
     if first and first[0].startswith("/") and not (files and files[0][0] == 0):
         rest = first[1] if len(first) > 1 else ""
         return Line(first[0], rest, *_sorted(files))
+    for start, _, path in words:
+        if is_missing(path, first=not start):
+            raise usage_error(f"{path} cannot be read: no such file", "check the path; Tab completes it")
     left, right = 0, len(line)
     for start, end, _ in files:
         if not line[left:start].strip():
@@ -65,16 +74,23 @@ def path_of(word: str) -> Path:
     word = word[1:-1] if quoted else re.sub(r"\\(.)", r"\1", word)
     if word.lower().startswith("file://"):
         word = unquote(urlsplit(word).path)
-    try:
-        return Path(word).expanduser()
-    except RuntimeError:  # ~ of nobody
-        return Path(word)
+    return expanded(Path(word))
 
 
 def is_medium(path: Path) -> bool:
     try:
         return path.suffix.lower() in PICTURES | VIDEOS and path.is_file()
     except (OSError, ValueError):  # too long for a path, or with a NUL
+        return False
+
+
+def is_missing(path: Path, *, first: bool) -> bool:
+    """Whether a word is surely meant to be a file that is not there: without it the model would make something up. A
+    bare name in the middle may be what is asked about, and a URL is one."""
+    try:
+        named = path.suffix.lower() in PICTURES | VIDEOS and (first or len(path.parts) > 1)
+        return named and not str(path).startswith(("http:", "https:")) and not path.exists()
+    except (OSError, ValueError):
         return False
 
 
@@ -90,7 +106,7 @@ def completions(line: str) -> list[str]:
     quote = word[:1] if word[:1] in ("'", '"') else ""
     typed = re.sub(r"\\(.)", r"\1", word[len(quote) :]) if not quote else word[1:]
     folder, _, beginning = typed.rpartition("/")
-    base = Path(f"{folder}/" if folder or typed.startswith("/") else ".").expanduser()
+    base = expanded(Path(f"{folder}/" if folder or typed.startswith("/") else "."))
     for name, is_folder in _entries(base, beginning):
         if is_folder or Path(name).suffix.lower() in ({".json"} if json else PICTURES | VIDEOS):
             whole = typed[: len(typed) - len(beginning)] + name + "/" * is_folder
@@ -103,7 +119,7 @@ def _entries(folder: Path, beginning: str) -> list[tuple[str, bool]]:
     try:
         with os.scandir(folder) as entries:
             named = [(each.name, each.is_dir()) for each in entries if each.name.startswith(beginning)]
-    except (OSError, RuntimeError):
+    except OSError:
         return []
     return sorted(each for each in named if beginning.startswith(".") or not each[0].startswith("."))
 

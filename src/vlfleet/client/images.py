@@ -95,7 +95,7 @@ def named_bytes(source: Any, place: str, limits: MediaLimits) -> tuple[str, byte
         text = str(source)
         if isinstance(source, str) and not sources.exists(text) and (found := sources.from_base64(text)):
             return place, found
-        path = sources.path_of(text).expanduser()
+        path = sources.path_of(text)
         return str(path), sources.read_file(path, limits.encoded_bytes)
     if isinstance(source, bytes | bytearray | memoryview):
         if not source:

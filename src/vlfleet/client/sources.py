@@ -59,7 +59,7 @@ def is_url(text: str) -> bool:
 
 def exists(text: str) -> bool:
     try:
-        return Path(text).expanduser().exists()
+        return expanded(Path(text)).exists()
     except (OSError, ValueError):  # too long for a path, or with a NUL
         return False
 
@@ -70,7 +70,7 @@ def matching(pattern: str) -> list[Path]:
     Raises:
         VlfleetError: exit code 2; there is none.
     """
-    found = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    found = glob.glob(str(expanded(Path(pattern))), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
     files = [path for path in map(Path, found) if path.is_file()]
     if not files:
         raise usage_error(f"no file matches {pattern}", "check the pattern")
@@ -124,10 +124,18 @@ def unreadable(path: Path, error: Exception) -> VlfleetError:
 
 
 def path_of(text: str) -> Path:
-    """The path that a string is meant to be, `file:` URLs included."""
+    """The path that a string is meant to be: a `file:` URL, or from ~."""
     if text[:7].lower() == "file://":
         return Path(unquote(urlsplit(text).path))
-    return Path(text)
+    return expanded(Path(text))
+
+
+def expanded(path: Path) -> Path:
+    """`path` from ~ on; as it is where that is the home of nobody, as in ~$draft.png."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def from_base64(text: str) -> bytes | None:

@@ -127,7 +127,7 @@ def given(url: str, place: str) -> DataUrl:
 def read_file(video: Video, place: str, taken: Taken) -> DataUrl:
     """A video file as it is where the server can read it, else its frames."""
     source = video.source
-    path = None if isinstance(source, bytes | bytearray | memoryview) else sources.path_of(str(source)).expanduser()
+    path = None if isinstance(source, bytes | bytearray | memoryview) else sources.path_of(str(source))
     name = str(path) if path else place
     if video.is_whole and taken.files:
         size = path.stat().st_size if path and path.is_file() else 0

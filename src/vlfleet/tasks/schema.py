@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from vlfleet.client.sources import expanded
 from vlfleet.errors import ExitCode, VlfleetError
 from vlfleet.tasks.schemas import BUNDLED
 
@@ -50,7 +51,7 @@ def schema_of(given: SchemaLike) -> Schema:
         return _of_json(str(given.get("title") or "schema"), given)
     if str(given) in BUNDLED:
         return _of_model(str(given), BUNDLED[str(given)])
-    return _of_json(Path(given).stem, _read(Path(given).expanduser(), tuple(BUNDLED)))
+    return _of_json(Path(given).stem, _read(expanded(Path(given)), tuple(BUNDLED)))
 
 
 def _of_model(name: str, model: type[BaseModel]) -> Schema:
