@@ -14,6 +14,7 @@ import orjson
 import pytest
 from PIL import Image
 
+from vlfleet.batch.batch import failures_path
 from vlfleet.batch.feed import feed
 from vlfleet.batch.journal import Journal, Output
 from vlfleet.batch.known import Known
@@ -99,7 +100,7 @@ async def run(
     begun: Callable[[Runner], None] = lambda runner: None,
 ) -> Runner:
     """One run from beginning to end."""
-    failures = LineFile(output.path.with_name(f"{output.path.stem}.failed.jsonl"))
+    failures = LineFile(failures_path(output.path))
     output.open()
     failures.open()
     journal = Journal(output, failures, terms.patience_seconds, warn)

@@ -20,7 +20,7 @@ from vlfleet.batch.ask import HttpAsk, Kind, Trouble
 from vlfleet.batch.facts import ready_replicas, watch
 from vlfleet.batch.request import Request, Settings, prepare
 from vlfleet.batch.row import Flawed, Inline, Row
-from vlfleet.client import AsyncClient, Timeouts
+from vlfleet.client import AsyncClient, Timeouts, Usage
 from vlfleet.client.http import Http
 from vlfleet.client.upload import Uploads
 from vlfleet.fleet.replica import Phase
@@ -107,7 +107,7 @@ async def test_an_answer_and_where_it_came_from() -> None:
     headers = {"X-Vlfleet-Replica": "r5", "X-Request-Id": "abc"}
     async with server(200, content, **headers) as url, asking(url) as (ask, client):
         reply = await ask(await request_of(Row("r", prompt="hi"), client))
-    assert (reply.text, reply.usage, reply.replica, reply.request_id) == ("yes", (7, 3), "r5", "abc")
+    assert (reply.text, reply.usage, reply.replica, reply.request_id) == ("yes", Usage(7, 3), "r5", "abc")
 
 
 async def test_a_large_picture_of_several_rows_travels_once_more_and_then_by_name(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.batch.rig import Fleet, Rows, ids, lines, run, texts
+from tests.batch.rig import Fleet, Rows, body, ids, lines, run, texts
 from vlfleet.batch.ask import Kind, Trouble
+from vlfleet.batch.batch import failures_path
 from vlfleet.batch.lines import LineFile
-from vlfleet.batch.record import Failure
+from vlfleet.batch.record import Failure, Reply
+from vlfleet.batch.request import Request
 from vlfleet.batch.row import Flawed, Row
 from vlfleet.batch.runner import Runner, Terms
 from vlfleet.errors import VlfleetError
@@ -183,3 +185,26 @@ async def test_concurrency_keeps_within_the_limit(tmp_path: Path) -> None:
     await run(LineFile(tmp_path / "out.jsonl"), texts(*(f"q{n}" for n in range(100))), fleet)
     assert fleet.most == 16
     assert fleet.asked == Counter({f"q{n}": 1 for n in range(100)})
+
+
+async def test_a_server_that_wants_to_be_left_alone_for_years(tmp_path: Path) -> None:
+    fleet = Fleet()
+    fleet.faults = {"a": [trouble(Kind.BUSY, "full", wait=1e9)] * 5}
+    with pytest.raises(VlfleetError, match="full, for 0 s now"):
+        await asyncio.wait_for(run(LineFile(tmp_path / "out.jsonl"), texts("a"), fleet, Terms(patience_seconds=0.1)), 5)
+    assert fleet.asked["a"] == 2
+
+
+@pytest.mark.parametrize("usage", ["many", [1], {"prompt_tokens": "12", "completion_tokens": None}, None])
+async def test_tokens_told_in_another_way_cost_no_answer(tmp_path: Path, usage: object) -> None:
+    async def ask(request: Request) -> Reply:
+        return Reply({**body("yes"), "usage": usage})
+
+    await run(LineFile(tmp_path / "out.jsonl"), texts("a"), ask)
+    [line] = lines(tmp_path / "out.jsonl")
+    assert (line["answer"], line["prompt_tokens"], line["completion_tokens"]) == ("yes", 0, 0)
+
+
+def test_outputs_of_two_kinds_share_no_file() -> None:
+    names = [failures_path(Path(f"a/out.{kind}")).name for kind in ("jsonl", "JSONL", "parquet", "ndjson")]
+    assert names == ["out.failed.jsonl", "out.failed.jsonl", "out.parquet.failed.jsonl", "out.ndjson.failed.jsonl"]

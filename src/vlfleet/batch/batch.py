@@ -15,7 +15,7 @@ from vlfleet.batch.feed import feed
 from vlfleet.batch.journal import Journal, Output
 from vlfleet.batch.known import Known
 from vlfleet.batch.limit import MOST, REPLICA_REQUESTS, Limit
-from vlfleet.batch.lines import LineFile, unwritable
+from vlfleet.batch.lines import LineFile, beside, unwritable
 from vlfleet.batch.request import Settings
 from vlfleet.batch.runner import Runner, Terms
 from vlfleet.batch.settle import settle
@@ -169,8 +169,8 @@ def open_output(path: Path) -> Output:
 
 
 def failures_path(out: Path) -> Path:
-    """answers.jsonl -> answers.failed.jsonl."""
-    return out.with_name(f"{out.stem}.failed.jsonl")
+    """Where failed rows go."""
+    return beside(out, "failed")
 
 
 def facts(batch: Batch) -> dict[str, Any]:

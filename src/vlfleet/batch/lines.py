@@ -170,6 +170,12 @@ def unwritable(path: Path, error: OSError) -> VlfleetError:
     return VlfleetError(f"{path} cannot be written: {reason}", remedy, ExitCode.USAGE)
 
 
+def beside(out: Path, what: str) -> Path:
+    """A file that goes with an output: answers.jsonl -> answers.failed.jsonl; of another kind than .jsonl, whose name
+    may stand beside one, answers.parquet -> answers.parquet.failed.jsonl."""
+    return out.with_name(f"{out.stem if out.suffix.lower() == '.jsonl' else out.name}.{what}.jsonl")
+
+
 def sync_folder(folder: Path) -> None:
     """Makes what was created or renamed in a folder last."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

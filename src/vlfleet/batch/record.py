@@ -14,6 +14,7 @@ import orjson
 
 from vlfleet.batch.request import ID_BYTES, Flaw, key_of
 from vlfleet.batch.row import Row
+from vlfleet.client.answer import Usage
 
 Record = dict[str, Any]
 
@@ -29,10 +30,9 @@ class Reply:
     request_id: str = ""
 
     @property
-    def usage(self) -> tuple[int, int]:
-        """Prompt and completion tokens."""
-        usage = self.body.get("usage") or {}
-        return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    def usage(self) -> Usage:
+        """Tokens as the server counts them."""
+        return Usage.of(self.body.get("usage"))
 
     @property
     def text(self) -> str:
@@ -61,7 +61,6 @@ def answered(row: Row, key: bytes, reply: Reply) -> Record:
     if row.body is not None:
         response = {"status_code": 200, "request_id": reply.request_id, "body": reply.body}
         return openai_line(row.id, key, response=response)
-    prompt_tokens, completion_tokens = reply.usage
     return {
         "id": row.id,
         "hash": hash_of(key),
@@ -70,8 +69,8 @@ def answered(row: Row, key: bytes, reply: Reply) -> Record:
         "answer": reply.text,
         "finish_reason": str(reply.body["choices"][0].get("finish_reason") or ""),
         "model": str(reply.body.get("model") or ""),
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
+        "prompt_tokens": reply.usage.prompt_tokens,
+        "completion_tokens": reply.usage.completion_tokens,
         "seconds": round(reply.seconds, 3),
         "replica": reply.replica,
     }

@@ -252,7 +252,8 @@ class Runner:
         """The fleet took it not; patience ends when it takes none for too long."""
         now = self.clock()
         self.tally.refusals += 1
-        self.limit.refused(now, sent_at, trouble.retry_after_seconds)
+        told = trouble.retry_after_seconds
+        self.limit.refused(now, sent_at, None if told is None else min(told, self.terms.patience_seconds))
         if self._trouble_since is None:
             self._trouble_since = now
         if now - self._warned_at >= WARN_SECONDS:
@@ -289,10 +290,9 @@ class Runner:
         place = await self.journal.put(record.answered(row, key, outcome))
         known.add(key, place)
         known.failed.pop(key, None)
-        prompt, completion = outcome.usage
         tally.answered += 1
-        tally.prompt_tokens += prompt
-        tally.completion_tokens += completion
+        tally.prompt_tokens += outcome.usage.prompt_tokens
+        tally.completion_tokens += outcome.usage.completion_tokens
         return place
 
     async def _write_flaw(self, flaw: Flaw) -> None:

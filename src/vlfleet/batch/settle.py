@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from vlfleet.batch.journal import Output
 from vlfleet.batch.known import Known
-from vlfleet.batch.lines import LineFile, unwritable
+from vlfleet.batch.lines import LineFile, beside, unwritable
 from vlfleet.batch.record import encode
 from vlfleet.errors import ExitCode, VlfleetError
 
@@ -40,17 +38,12 @@ def settle_answers(known: Known, output: Output, ordered: bool) -> None:
 
 def keep_aside(output: Output, places: list[int]) -> None:
     """Answers that the output gives up were paid for: they go to OUT.replaced.jsonl."""
-    aside = LineFile(replaced_path(output.path))
+    aside = LineFile(beside(output.path, "replaced"))
     aside.open()
     try:
         aside.append([encode(output.read(place)) for place in places])
     finally:
         aside.close()
-
-
-def replaced_path(out: Path) -> Path:
-    """answers.jsonl -> answers.replaced.jsonl."""
-    return out.with_name(f"{out.stem}.replaced.jsonl")
 
 
 def settle_failures(known: Known, failures: LineFile, complete: bool) -> None:

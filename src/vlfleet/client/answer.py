@@ -13,6 +13,13 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    @classmethod
+    def of(cls, told: Any) -> Usage:
+        """A server's `usage`; 0 for what it does not tell, or tells in its own way."""
+        counts = told if isinstance(told, dict) else {}
+        prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
+        return cls(prompt if isinstance(prompt, int) else 0, completion if isinstance(completion, int) else 0)
+
 
 @dataclass
 class Answer:
@@ -45,7 +52,7 @@ class Answer:
         """Puts one event of a stream, or a whole completion, into the answer; its text."""
         self.model = event.get("model") or self.model
         if usage := event.get("usage"):
-            self.usage = Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0)
+            self.usage = Usage.of(usage)
         choices = event.get("choices")
         if not choices:
             return ""
