@@ -21,6 +21,7 @@ OTHER_KEYS = ("video_url", "video", "audio_url", "audio", "input_audio")
 SCHEME = "data:"
 VIDEO = re.compile(r"data:video/|file-|https?:", re.IGNORECASE)
 MEDIA_KEYS = PICTURE_KEYS + OTHER_KEYS
+TEXT_KEYS = {"type", "text"}
 EMBEDDING_KEYS = ("image_embeds", "video_embeds", "audio_embeds")
 
 
@@ -96,11 +97,13 @@ def check_messages(messages: Any, media: Media) -> None:
 
 def check_part(part: Any, m: int, p: int, media: Media) -> None:
     """Adds one part of a message to `media`. Looks at its keys, as vLLM does, because `type` may be left out."""
-    path = f"messages[{m}].content[{p}]"
     if isinstance(part, str):
         return
+    path = f"messages[{m}].content[{p}]"
     if not isinstance(part, dict):
         raise bad_request(path, f"{path} is not an object", 'send {"type": "text", "text": ...} or an image_url')
+    if part.keys() == TEXT_KEYS and part["type"] == "text":
+        return
     for key in EMBEDDING_KEYS:
         if key in part or part.get("type") == key:
             cause = f"{path} holds {key}, which are not taken from clients (CVE-2025-62164)"

@@ -15,8 +15,11 @@ class Answers:
 
     def expected(self, limit: int) -> int:
         """Tokens that an answer with this limit is taken to have; the limit itself until one has come."""
-        mean, _ = self._means.get(limit.bit_length(), (float(limit), 0))
-        return max(1, min(limit, round(mean))) if limit > 0 else 0
+        if limit <= 0:
+            return 0
+        found = self._means.get(limit.bit_length())
+        mean = limit if found is None else round(found[0])
+        return limit if mean > limit else mean if mean > 1 else 1
 
     def came(self, limit: int, tokens: int) -> None:
         """An answer with this limit had so many tokens."""

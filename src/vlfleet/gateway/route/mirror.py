@@ -106,9 +106,9 @@ class Mirror:
         left = self.look(request)
         self._visits += 1
         number = self._visits
-        media = tuple(placed.medium for placed in request.media)
+        media = tuple([placed.medium for placed in request.media])
         found = self.processor.dispatch(number, media, self.capacities.pixel_bytes_per_token) if media else 0
-        looked_at = tuple(medium for medium in left.wanted if not self.encoder.hold(number, medium))
+        looked_at = tuple([medium for medium in left.wanted if not self.encoder.hold(number, medium)])
         prefix = self.prefix.dispatch(request.runs, request.prompt_tokens)
         expected = self.expected
         expected.mm_queries += len(media)
@@ -121,8 +121,9 @@ class Mirror:
         """Its first token has come: its media are processed, its prompt is computed."""
         if self._current(visit) and not visit.answered:
             visit.answered = True
-            self.processor.confirm(visit.number, (medium.key for medium in visit.media))
-            self.encoder.release(visit.number, visit.left.wanted)
+            if visit.media:
+                self.processor.confirm(visit.number, [medium.key for medium in visit.media])
+                self.encoder.release(visit.number, visit.left.wanted)
 
     def finished(self, visit: Visit, answer_tokens: int = 0) -> None:
         """It has ended after so many tokens, whoever ended it."""

@@ -67,6 +67,8 @@ def choose(policy: Policy, candidates: Sequence[Candidate], turn: int = 0, sessi
 
     `weighted` depends on `served` only, so it is exact over any number of requests.
     """
+    if len(candidates) == 1:
+        return candidates[0]
     start = turn % len(candidates)
     rotated = [*candidates[start:], *candidates[:start]]
     match policy:

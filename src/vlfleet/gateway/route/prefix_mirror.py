@@ -75,7 +75,8 @@ class PrefixMirror:
         for index, run in enumerate(runs):
             kept = known.get(run.key)
             if kept is None:
-                first = min(first, index)
+                if index < first:
+                    first = index
                 known[run.key] = _Kept(run.blocks, 1)
                 fresh += run.blocks
                 continue
@@ -101,15 +102,29 @@ class PrefixMirror:
             self._names += 1
             self._keep(("answer", self._names), answer_blocks)
             self._runs["answer", self._names] = _Kept(answer_blocks, 0)
+        known = self._runs
         for run in reversed(held.runs):
-            self._let_go(run, computed=True)
+            kept = known[run.key]
+            kept.holders -= 1
+            if not kept.holders:
+                self.held -= kept.blocks
+                self._keep(run.key, kept.blocks)
         self._make_room()
 
     def fail(self, held: Held) -> None:
         """The request never ran: what nobody else holds was not computed."""
         self.held -= held.nameless
         for index in reversed(range(len(held.runs))):
-            self._let_go(held.runs[index], computed=index < held.fresh)
+            run = held.runs[index]
+            kept = self._runs[run.key]
+            kept.holders -= 1
+            if kept.holders:
+                continue
+            self.held -= kept.blocks
+            if index < held.fresh:
+                self._keep(run.key, kept.blocks)
+            else:
+                del self._runs[run.key]
         self._make_room()
 
     def clear(self) -> None:
@@ -120,16 +135,6 @@ class PrefixMirror:
     def trim(self) -> None:
         """Throws out what no longer fits, after `share` was lowered."""
         self._make_room()
-
-    def _let_go(self, run: Run, *, computed: bool) -> None:
-        kept = self._runs[run.key]
-        kept.holders -= 1
-        if not kept.holders:
-            self.held -= kept.blocks
-            if computed:
-                self._keep(run.key, kept.blocks)
-            else:
-                del self._runs[run.key]
 
     def _keep(self, key: Hashable, blocks: int) -> None:
         self._unheld[key] = blocks

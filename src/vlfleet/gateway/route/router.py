@@ -42,6 +42,7 @@ def explain(decision: Decision) -> dict[str, Any]:
 
 
 _LEAST_WEIGHT = 1e-3
+_NOTHING: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -90,15 +91,15 @@ class Router:
 
         `exclude`: replicas that had it already, or could not be reached.
         """
-        candidates = tuple(
-            self._candidate(name, request, now) for name in ready if name not in exclude and name in self._trackers
-        )
+        known = [name for name in ready if name in self._trackers and name not in exclude]
+        candidates = tuple([self._candidate(name, request, now) for name in known])
         if not candidates:
             return None
         chosen = choose(self.policy, candidates, self._turn, request.session)
         self._turn += 1
         mirror = self._trackers[chosen.name].mirror
-        omit = frozenset(placed.medium.key for placed in request.media if mirror.may_omit(placed.medium.key))
+        media = request.media
+        omit = frozenset([each.medium.key for each in media if mirror.may_omit(each.medium.key)]) if media else _NOTHING
         return Decision(self.policy, chosen.name, chosen.terms, candidates, omit)
 
     def room(self, ready: Iterable[str], now: float) -> bool:
