@@ -21,7 +21,8 @@ import pytest
 import vlfleet
 from tests.fakes.engine import Behaviour
 from tests.gateway.rig import Rig, rig
-from vlfleet.client import Client, ServerError, Timeouts, Video
+from vlfleet import tasks
+from vlfleet.client import AsyncClient, Client, ServerError, SyncConversation, Timeouts, Video
 from vlfleet.errors import VlfleetError
 
 PICTURE: Any = numpy.zeros((56, 56, 3), numpy.uint8)
@@ -205,3 +206,35 @@ def test_the_package_has_it_and_stays_cheap() -> None:
     assert done.stdout == "[]\n"
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         vlfleet.Nothing  # noqa: B018
+
+
+def test_functions_for_an_async_client() -> None:
+    async def twice(client: AsyncClient, question: str, *, max_tokens: int) -> str:
+        return (await client.ask(question, max_tokens=max_tokens)).text * 2
+
+    with fleet(Behaviour(tokens=3)) as served, Client(served.url) as client:
+        assert client.run(twice, "what?", max_tokens=1) == "w0 w0 "
+        assert client.run(tasks.caption, PICTURE).text == "w0 w1 w2"
+
+
+def test_a_conversation(tmp_path: Path) -> None:
+    with fleet(Behaviour(tokens=2)) as served, Client(served.url) as client:
+        talk = SyncConversation(client, system="short", keep_turns=2)
+        assert talk.ask("what?", PICTURE).text == "w0 w1 "
+        stream = talk.stream("and now?")
+        assert (list(stream), stream.answer.finish_reason) == (["w0 ", "w1 "], "stop")
+        assert talk.stream("again?").complete().text == "w0 w1 "
+        assert talk.spent().visual == 4
+        other = talk.fork()
+        other.ask("apart?")
+        assert [len(each.history.turns) for each in (talk, other)] == [3, 4]
+        for _ in talk.stream("left"):
+            break
+        talk.save(tmp_path / "talk.json")
+        loaded = SyncConversation.load(client, tmp_path / "talk.json")
+        assert [turn.question for turn in loaded.history.turns] == ["what?", "and now?", "again?", "left"]
+        assert loaded.ask("once more").text == "w0 w1 "
+        loaded.clear()
+        assert loaded.history.turns == ()
+    with pytest.raises(VlfleetError, match="this client is closed"):
+        talk.ask("late")

@@ -16,7 +16,7 @@ from tests.client.test_retries import serving
 from tests.gateway.rig import rig
 from tests.media.pictures import empty_png
 from tests.media.videos import mp4, track
-from vlfleet.client import AsyncClient, ServerError, TokenCount, neutralise
+from vlfleet.client import AsyncClient, Conversation, ServerError, TokenCount, neutralise
 from vlfleet.client.model import ModelInfo, family_named
 from vlfleet.client.tokens import count_messages, estimate
 from vlfleet.client.travel import DataUrl
@@ -84,6 +84,19 @@ async def test_a_question_is_counted_by_what_the_server_tells() -> None:
         assert await client.count(text="hi") == TokenCount((), count_messages(hello("hi"), None).text)
         before = fleet.engines[0].seen.requests
         assert before == 0
+
+
+async def test_a_request_with_limits_of_its_own_is_counted_by_them() -> None:
+    smaller = {"max_pixels": 28 * 28 * 100}
+    async with rig(1, media=EngineMedia(VISION)) as fleet, AsyncClient(fleet.url) as client:
+        content = picture(1000, 1000)
+        assert (await client.count(content, mm_processor_kwargs=smaller)).media == (100,)
+        talk = Conversation(client, mm_processor_kwargs=smaller)
+        await talk.ask("what?", content)
+        assert (await talk.spent()).visual == 100
+        with pytest.raises(VlfleetError, match="mm_processor_kwargs asks for 1000000000 pixels") as told:
+            await client.count(content, mm_processor_kwargs={"max_pixels": 1_000_000_000})
+        assert told.value.exit_code == ExitCode.USAGE
 
 
 async def test_a_whole_chat_is_counted() -> None:

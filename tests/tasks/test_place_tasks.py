@@ -50,6 +50,15 @@ async def test_every_family_has_its_own_coordinates() -> None:
     assert corners(await grounded("Qwen2-VL-2B", "cup(100,50),(200,150)")) == thousandths
 
 
+async def test_boxes_are_read_at_the_size_that_the_request_asks_for() -> None:
+    assert smart_resize(HEIGHT, WIDTH, 28, 3136, 28 * 28 * 100) == (196, 392)
+    kwargs = {"max_pixels": 28 * 28 * 100}
+    answer = json.dumps([{"bbox_2d": [98, 49, 196, 98], "label": "cup"}])
+    assert corners(await grounded("Qwen2.5-VL-7B", answer, mm_processor_kwargs=kwargs)) == [(250, 125, 500, 250)]
+    with pytest.raises(VlfleetError, match="max_pixels is a number of pixels"):
+        await grounded("Qwen2.5-VL-7B", mm_processor_kwargs={"max_pixels": "many"})
+
+
 async def test_the_demo_models_limits_are_known_though_the_server_does_not_tell() -> None:
     assert smart_resize(HEIGHT, WIDTH, 28, 12544, 200704) == (308, 616)
     (box,) = corners(await grounded("vlfleet-demo"))

@@ -119,7 +119,7 @@ def _entries(folder: Path, beginning: str) -> list[tuple[str, bool]]:
     try:
         with os.scandir(folder) as entries:
             named = [(each.name, each.is_dir()) for each in entries if each.name.startswith(beginning)]
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL
         return []
     return sorted(each for each in named if beginning.startswith(".") or not each[0].startswith("."))
 

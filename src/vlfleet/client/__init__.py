@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from vlfleet.client.images import data_url, user_message
     from vlfleet.client.model import ModelInfo
     from vlfleet.client.neutral import neutralise
-    from vlfleet.client.sync import Client, SyncStream
+    from vlfleet.client.sync import Client
+    from vlfleet.client.sync_conversation import SyncConversation
+    from vlfleet.client.sync_loop import SyncStream
     from vlfleet.client.timeouts import Timeouts
     from vlfleet.client.tokens import TokenCount
     from vlfleet.client.video import Video
@@ -31,6 +33,7 @@ __all__ = [
     "ModelInfo",
     "ResponseCache",
     "ServerError",
+    "SyncConversation",
     "SyncStream",
     "Timeouts",
     "TokenCount",
@@ -52,7 +55,9 @@ _MODULES = {
     "images": ("data_url", "user_message"),
     "model": ("ModelInfo",),
     "neutral": ("neutralise",),
-    "sync": ("Client", "SyncStream"),
+    "sync": ("Client",),
+    "sync_conversation": ("SyncConversation",),
+    "sync_loop": ("SyncStream",),
     "timeouts": ("Timeouts",),
     "tokens": ("TokenCount",),
     "video": ("Video",),

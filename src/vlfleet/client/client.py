@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -166,9 +167,16 @@ class AsyncClient:
         return await asyncio.shield(self._info)
 
     async def count(
-        self, images: Any = (), videos: Any = (), *, text: str = "", system: str | None = None
+        self,
+        images: Any = (),
+        videos: Any = (),
+        *,
+        text: str = "",
+        system: str | None = None,
+        mm_processor_kwargs: Mapping[str, Any] | None = None,
     ) -> TokenCount:
-        """What a question costs before it is sent: visual tokens exactly, text nearly.
+        """What a question, with `mm_processor_kwargs` if it has some, costs before it is sent: visual tokens exactly,
+        text nearly.
 
         Raises:
             VlfleetError: exit code 2 for media that cannot be sent; the server does not tell how it sees them.
@@ -176,17 +184,20 @@ class AsyncClient:
         parts = await self._parts(images, videos, here=True)
         message = {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
         first = [{"role": "system", "content": system}] if system else []
-        return await self.count_messages([*first, message])
+        return await self.count_messages([*first, message], mm_processor_kwargs)
 
-    async def count_messages(self, messages: Messages) -> TokenCount:
+    async def count_messages(
+        self, messages: Messages, mm_processor_kwargs: Mapping[str, Any] | None = None
+    ) -> TokenCount:
         """As `count`, of a whole chat.
 
         Raises:
             VlfleetError: exit code 2; a medium is not inside the messages, or the server does not tell how it sees it.
         """
-        from vlfleet.client.tokens import count_messages
+        from vlfleet.client.tokens import count_messages, vision_under
 
-        return await asyncio.to_thread(count_messages, messages, (await self.model_info()).vision)
+        vision = vision_under((await self.model_info()).vision, mm_processor_kwargs)
+        return await asyncio.to_thread(count_messages, messages, vision)
 
     async def send(self, messages: Messages, fields: dict[str, Any], answer: Answer, deadline: float) -> Reply:
         """For `ChatStream`: the reply up to its first text.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -19,7 +19,7 @@ from vlfleet.client.conversation_history import History, Medium, Turn
 from vlfleet.client.errors import ServerError
 from vlfleet.client.neutral import neutralise
 from vlfleet.client.sources import usage_error
-from vlfleet.client.tokens import estimate, medium_tokens
+from vlfleet.client.tokens import estimate, medium_tokens, vision_under
 from vlfleet.families import FAMILIES
 from vlfleet.media import Vision
 
@@ -154,9 +154,10 @@ class Conversation:
         total = min(self._wanted or longest or UNKNOWN_CONTEXT_TOKENS, longest or 1 << 40)
         return Budget.of(total, answer_tokens or self._answer_tokens)
 
-    async def _media(self, images: Any, videos: Any) -> tuple[Medium, ...]:
+    async def _media(self, images: Any, videos: Any, fields: Mapping[str, Any]) -> tuple[Medium, ...]:
         parts = await self.client.parts(images, videos, here=True)
-        vision = (await self.client.model_info()).vision or ASSUMED
+        told = (await self.client.model_info()).vision
+        vision = vision_under(told or ASSUMED, fields.get("mm_processor_kwargs"))
 
         def counted() -> tuple[Medium, ...]:
             found = []
@@ -262,7 +263,7 @@ class ConversationStream:
             except RuntimeError:
                 talk._asked = before
                 raise usage_error("this conversation waits for an answer already", "fork() it to ask twice") from None
-        media = await talk._media(self._images, self._videos)
+        media = await talk._media(self._images, self._videos, self._fields)
         for attempt in range(ATTEMPTS):
             try:
                 async with aclosing(self._pieces(media)) as pieces:

@@ -134,7 +134,7 @@ def expanded(path: Path) -> Path:
     """`path` from ~ on; as it is where that is the home of nobody, as in ~$draft.png."""
     try:
         return path.expanduser()
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # ValueError: a NUL
         return path
 
 

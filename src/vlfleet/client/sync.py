@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import queue
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError, Future
-from contextlib import aclosing
+from collections.abc import Callable, Coroutine, Mapping
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from vlfleet.client.answer import Answer
-from vlfleet.client.chat import ChatStream, Message, Messages
+from vlfleet.client.chat import Message, Messages
 from vlfleet.client.client import AsyncClient
 from vlfleet.client.model import ModelInfo
+from vlfleet.client.sync_loop import LoopThread, SyncStream
 from vlfleet.client.timeouts import TIMEOUTS, Timeouts
 from vlfleet.errors import VlfleetError
 
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
     from vlfleet.media import Vision
 
 T = TypeVar("T")
-CLOSE_SECONDS = 5.0
+P = ParamSpec("P")
 
 
 class Client:
@@ -57,7 +54,7 @@ class Client:
 
         self._make = make
         self._lock = threading.Lock()
-        self._runner: Runner | None = None
+        self._loop: LoopThread | None = None
         self._closed = False
 
     def __enter__(self) -> Client:
@@ -72,9 +69,9 @@ class Client:
         """Ends what is still being answered, and the thread. Twice is once."""
         with self._lock:
             self._closed = True
-            runner, self._runner = self._runner, None
-        if runner is not None:
-            runner.finalizer()
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.finalizer()
 
     def ask(
         self,
@@ -100,14 +97,14 @@ class Client:
         **fields: Any,
     ) -> SyncStream:
         """As `ask`, the answer read while it is written: `for piece in client.stream(...)`."""
-        runner = self._ready()
-        stream = runner.client.stream(text, images, videos, system=system, neutral=neutral, **fields)
-        return SyncStream(runner, stream)
+        loop = self.ready()
+        stream = loop.client.stream(text, images, videos, system=system, neutral=neutral, **fields)
+        return SyncStream(loop, stream)
 
     def chat(self, messages: Messages, **fields: Any) -> SyncStream:
         """The answer to a chat, not yet asked for."""
-        runner = self._ready()
-        return SyncStream(runner, runner.client.chat(messages, **fields))
+        loop = self.ready()
+        return SyncStream(loop, loop.client.chat(messages, **fields))
 
     def messages(
         self, text: str, images: Any = (), videos: Any = (), *, system: str | None = None, neutral: bool = True
@@ -123,134 +120,47 @@ class Client:
         """What the server says about its model."""
         return self._run(lambda client: client.model_info())
 
-    def count(self, images: Any = (), videos: Any = (), *, text: str = "", system: str | None = None) -> TokenCount:
+    def count(
+        self,
+        images: Any = (),
+        videos: Any = (),
+        *,
+        text: str = "",
+        system: str | None = None,
+        mm_processor_kwargs: Mapping[str, Any] | None = None,
+    ) -> TokenCount:
         """What a question costs before it is sent: visual tokens exactly, text nearly."""
-        return self._run(lambda client: client.count(images, videos, text=text, system=system))
+        return self._run(
+            lambda client: client.count(
+                images, videos, text=text, system=system, mm_processor_kwargs=mm_processor_kwargs
+            )
+        )
 
-    def count_messages(self, messages: Messages) -> TokenCount:
+    def count_messages(self, messages: Messages, mm_processor_kwargs: Mapping[str, Any] | None = None) -> TokenCount:
         """As `count`, of a whole chat."""
-        return self._run(lambda client: client.count_messages(messages))
+        return self._run(lambda client: client.count_messages(messages, mm_processor_kwargs))
+
+    def run(
+        self, work: Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """What a function for an `AsyncClient` returns, a task for instance: `client.run(tasks.ocr, "page.png")`."""
+        loop = self.ready()
+        return loop.run(work(loop.client, *args, **kwargs))
 
     def _run(self, call: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> T:
-        runner = self._ready()
-        return runner.run(call(runner.client))
+        loop = self.ready()
+        return loop.run(call(loop.client))
 
-    def _ready(self) -> Runner:
+    def ready(self) -> LoopThread:
+        """For `SyncConversation`: the loop, and the client that lives on it.
+
+        Raises:
+            VlfleetError: it is closed.
+        """
         with self._lock:
             if self._closed:
                 raise VlfleetError("this client is closed", "make another one")
-            if self._runner is None or self._runner.pid != os.getpid():
-                self._runner = Runner(self._make())
-                self._runner.finalizer = weakref.finalize(self, self._runner.stop)
-            return self._runner
-
-
-class Runner:
-    """An event loop on a thread, and the client that lives there."""
-
-    finalizer: weakref.finalize[Any, Any]
-
-    def __init__(self, client: AsyncClient) -> None:
-        self.client = client
-        self.pid = os.getpid()
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="vlfleet-client", daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        try:
-            self.loop.run_forever()
-            self.loop.run_until_complete(self._end())
-        finally:
-            self.loop.close()
-
-    async def _end(self) -> None:
-        """Cancels what runs, which ends it at the server too."""
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.client.close()
-        await self.loop.shutdown_asyncgens()
-        await self.loop.shutdown_default_executor()
-
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """
-        Raises:
-            VlfleetError: the client has been closed, or this is its own thread.
-        """
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise VlfleetError("a Client was called from its own event loop", "use AsyncClient there")
-        try:
-            return asyncio.run_coroutine_threadsafe(work, self.loop)
-        except RuntimeError:  # the loop is closed
-            work.close()
-            raise VlfleetError("this client is closed", "make another one") from None
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` returns. Ctrl-C cancels it."""
-        future = self.submit(work)
-        try:
-            return future.result()
-        except BaseException as error:
-            future.cancel()
-            if isinstance(error, CancelledError):
-                raise VlfleetError("the client was closed before the answer came", "close it later") from None
-            raise
-
-    def stop(self) -> None:
-        if self.pid != os.getpid() or self.loop.is_closed():
-            return
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        if threading.current_thread() is not self._thread:  # the collector runs wherever it likes
-            self._thread.join(CLOSE_SECONDS)
-
-
-class SyncStream:
-    """Pieces of text by `for`; `answer` is complete when they end. Leaving the loop ends the request."""
-
-    def __init__(self, runner: Runner, stream: ChatStream) -> None:
-        self._runner, self._stream = runner, stream
-
-    @property
-    def answer(self) -> Answer:
-        return self._stream.answer
-
-    def __iter__(self) -> Iterator[str]:
-        """
-        Raises:
-            VlfleetError: see `ChatStream`.
-        """
-        read: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        future = self._runner.submit(self._pump(read))
-        try:
-            while (piece := read.get()) is not None:
-                yield piece
-            self._outcome(future)
-        finally:
-            future.cancel()
-
-    def complete(self) -> Answer:
-        """The whole answer.
-
-        Raises:
-            VlfleetError: see `ChatStream`.
-        """
-        return self._runner.run(self._stream.complete())
-
-    async def _pump(self, read: queue.SimpleQueue[str | None]) -> None:
-        """Runs ahead of the reader: an answer is small, and a slow reader holds up nobody."""
-        try:
-            async with aclosing(self._stream.__aiter__()) as pieces:
-                async for piece in pieces:
-                    read.put(piece)
-        finally:
-            read.put(None)
-
-    def _outcome(self, future: Future[None]) -> None:
-        try:
-            future.result()
-        except CancelledError:
-            raise VlfleetError("the client was closed before the answer ended", "close it later") from None
+            if self._loop is None or self._loop.pid != os.getpid():
+                self._loop = LoopThread(self._make())
+                self._loop.finalizer = weakref.finalize(self, self._loop.stop)
+            return self._loop

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,20 @@ class TokenCount:
     @property
     def total(self) -> int:
         return self.visual + self.text
+
+
+def vision_under(vision: Vision | None, mm_processor_kwargs: Mapping[str, Any] | None) -> Vision | None:
+    """How a request that carries `mm_processor_kwargs` is seen by a server that sees as `vision` says.
+
+    Raises:
+        VlfleetError: exit code 2; it asks for what the server refuses.
+    """
+    if vision is None or not mm_processor_kwargs:
+        return vision
+    try:
+        return vision.under(mm_processor_kwargs)
+    except MediaError as error:
+        raise usage_error(f"mm_processor_kwargs {error.cause}", error.remedy) from None
 
 
 def count_messages(messages: Sequence[dict[str, Any]], vision: Vision | None) -> TokenCount:

@@ -33,7 +33,7 @@ class Design:
     reply: Reply
 
 
-async def design_to_html(client: AsyncClient, image: Any, *, lang: str = "en", **fields: Any) -> Design:
+async def design_to_html(client: AsyncClient, /, image: Any, *, lang: str = "en", **fields: Any) -> Design:
     """HTML that looks like `image`.
 
     Raises:

@@ -50,14 +50,14 @@ class Extraction(Generic[Value]):
 
 @overload
 async def extract(
-    client: AsyncClient, image: Any, schema: type[Model], *, lang: str = "en", **fields: Any
+    client: AsyncClient, /, image: Any, schema: type[Model], *, lang: str = "en", **fields: Any
 ) -> Extraction[Model]: ...
 @overload
 async def extract(
-    client: AsyncClient, image: Any, schema: Mapping[str, Any] | str | Path, *, lang: str = "en", **fields: Any
+    client: AsyncClient, /, image: Any, schema: Mapping[str, Any] | str | Path, *, lang: str = "en", **fields: Any
 ) -> Extraction[Any]: ...
 async def extract(
-    client: AsyncClient, image: Any, schema: SchemaLike, *, lang: str = "en", **fields: Any
+    client: AsyncClient, /, image: Any, schema: SchemaLike, *, lang: str = "en", **fields: Any
 ) -> Extraction[Any]:
     """What `schema` asks for, read from `image`: guided where the server can, validated always, repaired once.
 

@@ -66,7 +66,7 @@ class Page:
         return Located(boxes, (), self.width, self.height, self.complete, self.reply)
 
 
-async def parse(client: AsyncClient, image: Any, *, lang: str = "en", family: str = "", **fields: Any) -> Page:
+async def parse(client: AsyncClient, /, image: Any, *, lang: str = "en", family: str = "", **fields: Any) -> Page:
     """A document's text, tables and pictures with their places.
 
     `family` is a model_type such as "qwen2_5_vl", for servers that do not say what they serve.

@@ -16,7 +16,7 @@ from vlfleet.tasks.result import Box, Count, Located, Point
 from vlfleet.tasks.space import Space
 
 
-async def spot(client: AsyncClient, image: Any, *, lang: str = "en", family: str = "", **fields: Any) -> Located:
+async def spot(client: AsyncClient, /, image: Any, *, lang: str = "en", family: str = "", **fields: Any) -> Located:
     """Every line of text with its box; the text is the box's label.
 
     `family` is a model_type such as "qwen2_5_vl", for servers that do not say what they serve.
@@ -28,7 +28,7 @@ async def spot(client: AsyncClient, image: Any, *, lang: str = "en", family: str
 
 
 async def ground(
-    client: AsyncClient, image: Any, thing: str, *, lang: str = "en", family: str = "", **fields: Any
+    client: AsyncClient, /, image: Any, thing: str, *, lang: str = "en", family: str = "", **fields: Any
 ) -> Located:
     """A box around every `thing`: a noun or a description, several divided by commas.
 
@@ -39,7 +39,7 @@ async def ground(
 
 
 async def point(
-    client: AsyncClient, image: Any, thing: str, *, lang: str = "en", family: str = "", **fields: Any
+    client: AsyncClient, /, image: Any, thing: str, *, lang: str = "en", family: str = "", **fields: Any
 ) -> Located:
     """A point on every `thing`.
 
@@ -50,7 +50,7 @@ async def point(
 
 
 async def count(
-    client: AsyncClient, image: Any, thing: str, *, lang: str = "en", family: str = "", **fields: Any
+    client: AsyncClient, /, image: Any, thing: str, *, lang: str = "en", family: str = "", **fields: Any
 ) -> Count:
     """How many `thing` there are. Large models are asked to show each, which counts better and can be looked at.
 
@@ -97,6 +97,11 @@ async def space_of(client: AsyncClient, picture: Picture, family: str, fields: d
     own = PixelLimits.of(known)
     smallest = info.min_pixels or taught.min_pixels or own.min_pixels
     limits = PixelLimits(smallest, info.max_pixels or taught.max_pixels or own.max_pixels)
+    try:
+        limits = limits.under(fields.get("mm_processor_kwargs") or {})
+    except ValueError as error:
+        cause = f"mm_processor_kwargs: {error}"
+        raise VlfleetError(cause, "give min_pixels and max_pixels as whole numbers", ExitCode.USAGE) from None
     return Space.of(known, limits, picture.width, picture.height)
 
 

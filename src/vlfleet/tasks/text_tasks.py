@@ -13,7 +13,7 @@ from vlfleet.tasks.result import Solution, Text
 _FINAL = re.compile(r"(?:final answer|answer|答案)\s*(?:is|为|是)?\s*[:：]?\s*\**\s*([^\n*]+)", re.IGNORECASE)
 
 
-async def ocr(client: AsyncClient, image: Any, *, lang: str = "en", **fields: Any) -> Text:
+async def ocr(client: AsyncClient, /, image: Any, *, lang: str = "en", **fields: Any) -> Text:
     """All text of a picture, line by line.
 
     Raises:
@@ -23,7 +23,7 @@ async def ocr(client: AsyncClient, image: Any, *, lang: str = "en", **fields: An
     return _text(await dialogue.ask(dialogue.prompt.user))
 
 
-async def caption(client: AsyncClient, image: Any, *, lang: str = "en", **fields: Any) -> Text:
+async def caption(client: AsyncClient, /, image: Any, *, lang: str = "en", **fields: Any) -> Text:
     """What a picture shows.
 
     Raises:
@@ -33,7 +33,7 @@ async def caption(client: AsyncClient, image: Any, *, lang: str = "en", **fields
     return _text(await dialogue.ask(dialogue.prompt.user))
 
 
-async def video_qa(client: AsyncClient, video: Any, question: str = "", *, lang: str = "en", **fields: Any) -> Text:
+async def video_qa(client: AsyncClient, /, video: Any, question: str = "", *, lang: str = "en", **fields: Any) -> Text:
     """The answer to a question about a video, or what it shows.
 
     Raises:
@@ -44,7 +44,7 @@ async def video_qa(client: AsyncClient, video: Any, question: str = "", *, lang:
     return _text(await dialogue.ask(asked))
 
 
-async def solve(client: AsyncClient, image: Any, question: str = "", *, lang: str = "en", **fields: Any) -> Solution:
+async def solve(client: AsyncClient, /, image: Any, question: str = "", *, lang: str = "en", **fields: Any) -> Solution:
     """A problem solved step by step, at a low temperature.
 
     Raises:
