@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -40,24 +39,19 @@ class Access:
         self._usage: dict[str, Usage] = {}
         """By the hash of the key: a key that is revoked and made again is another."""
 
-    @contextmanager
-    def visit(self, request: web.Request) -> Iterator[None]:
-        """The body is the request's time inside.
+    def enter(self, request: web.Request) -> Usage | None:
+        """What the request is counted on, which it has to leave; None where nothing is counted.
 
         Raises:
             ApiError: 401, it has no key that is known; 429, its key has used what it may.
         """
         key = self._key_of(request)
         if key is None or request.method not in COUNTED_METHODS:
-            yield
-            return
+            return None
         usage = self._usage.setdefault(key.sha256, Usage())
         if exceeded := usage.enter(key.limits, self._clock()):
             raise refused(exceeded)
-        try:
-            yield
-        finally:
-            usage.leave()
+        return usage
 
     def look_at(self, request: web.Request, pixels: int) -> None:
         """Counts what the pictures of a request have.
@@ -65,8 +59,7 @@ class Access:
         Raises:
             ApiError: 429, its key has looked at enough for now; 400, it never may look at so much.
         """
-        key = request.get(KEY)
-        if key is None or not pixels:
+        if not pixels or (key := request.get(KEY)) is None:
             return
         if exceeded := self._usage[key.sha256].show(pixels, key.limits, self._clock()):
             raise refused(exceeded)
@@ -106,8 +99,12 @@ ACCESS = web.AppKey("access", Access)
 @web.middleware
 async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Lets a request in, counted on its key for as long as it is answered."""
-    with request.app[ACCESS].visit(request):
+    usage = request.app[ACCESS].enter(request)
+    try:
         return await handler(request)
+    finally:
+        if usage is not None:
+            usage.leave()
 
 
 def unauthorized(*, given: bool) -> ApiError:

@@ -43,6 +43,11 @@ async def read_body(request: web.Request, limits: Limits) -> bytearray:
     """
     if (request.content_length or 0) > limits.body_bytes:
         raise too_large(limits)
+    if request.content.is_eof():  # it came with its head
+        whole = request.content.read_nowait()
+        if len(whole) > limits.body_bytes:
+            raise too_large(limits)
+        return bytearray(whole)
     body = bytearray()
     loop = asyncio.get_running_loop()
     try:
@@ -67,8 +72,9 @@ def refusal(replicas: Sequence[Replica], *, draining: bool) -> ApiError | None:
     """503 when no replica can take a request now, with the reason and when to come back; None when one is ready."""
     if draining:
         return ApiError(503, "draining", "the fleet is shutting down; start it again", headers={"Retry-After": "30"})
-    if any(replica.phase is Phase.READY for replica in replicas):
-        return None
+    for replica in replicas:
+        if replica.phase is Phase.READY:
+            return None
     now = time.time()
     reasons = "; ".join(describe(replica, now) for replica in replicas) or "the fleet has none"
     code = "fleet_failed" if all(replica.phase is Phase.FAILED for replica in replicas) else "not_ready"

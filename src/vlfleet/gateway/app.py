@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import secrets
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
@@ -158,7 +157,7 @@ async def name_server(request: web.Request, response: web.StreamResponse) -> Non
 async def finish(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Gives every request its id, and every failure the form of an OpenAI error."""
     came = request.headers.get("X-Request-Id", "")
-    request[REQUEST_ID] = came if SANE_ID.fullmatch(came) else uuid.uuid4().hex
+    request[REQUEST_ID] = came if SANE_ID.fullmatch(came) else os.urandom(16).hex()
     try:
         check_head(request)
         response = await handler(request)

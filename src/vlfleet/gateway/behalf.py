@@ -41,7 +41,9 @@ BEHALF = web.AppKey("behalf", Behalf)
 
 def claimed(request: web.Request) -> Claim | None:
     """For whom this gateway itself sends `request`; None where somebody else does."""
-    behalf, words = request.app.get(BEHALF), request.headers.get(HEADER, "").split(" ")
+    if HEADER not in request.headers:
+        return None
+    behalf, words = request.app.get(BEHALF), request.headers[HEADER].split(" ")
     if (
         behalf is None
         or len(words) != 3

@@ -62,6 +62,9 @@ class Visit:
     """Of the answer: events of the stream, or what the engine counted."""
 
 
+_NOTHING, _NO_TURN = Ask(), Turn(-1)
+
+
 @dataclass(eq=False)
 class Exchange:
     """One request and what became of it."""
@@ -73,8 +76,8 @@ class Exchange:
     tenant: str = ""
     """Who asks, for shares and for names of media."""
     body: bytearray = field(default_factory=bytearray)
-    turn: Turn = field(default_factory=lambda: Turn(-1))
-    ask: Ask = field(default_factory=Ask)
+    turn: Turn = field(default_factory=lambda: _NO_TURN)
+    ask: Ask = _NOTHING
     code: int = CLIENT_LEFT
     """The status to count it under."""
     tried: list[Replica] = field(default_factory=list)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.gateway.durations import Durations
 from vlfleet.gateway.inspection import Ask
 from vlfleet.gateway.route.gate import Gate
 from vlfleet.gateway.route.router import Router
@@ -97,6 +98,7 @@ class Metrics:
             ("code", "replica"),
             registry=registry,
         )
+        self._over: dict[tuple[int, str], Counter] = {}
         self.retries = Counter(
             "vlfleet:retries", "Requests sent again, by the replica that failed.", by_replica, registry=registry
         )
@@ -124,25 +126,23 @@ class Metrics:
             by_replica,
             registry=registry,
         )
-        self.time_to_first_token = Histogram(
+        self.time_to_first_token = self._durations(
             "vlfleet:time_to_first_token_seconds",
             "From the request's last byte to the stream's first event.",
-            by_replica,
-            registry=registry,
-            buckets=SECONDS,
+            SECONDS,
+            by_replica=True,
         )
-        self.duration = Histogram(
+        self.duration = self._durations(
             "vlfleet:request_duration_seconds",
             "From the request's last byte to the answer's.",
-            by_replica,
-            registry=registry,
-            buckets=SECONDS,
+            SECONDS,
+            by_replica=True,
         )
-        self.overhead = Histogram(
+        self.overhead = self._durations(
             "vlfleet:gateway_overhead_seconds",
             "From the request's last byte until it is sent to a replica.",
-            registry=registry,
-            buckets=OVERHEAD_SECONDS,
+            OVERHEAD_SECONDS,
+            by_replica=False,
         )
 
         self.images = Counter(
@@ -151,16 +151,30 @@ class Metrics:
         self.visual_tokens = Counter(
             "vlfleet:visual_tokens", "Of requests that were answered.", by_replica, registry=registry
         )
-        self.queue_seconds = Histogram(
+        self.queue_seconds = self._durations(
             "vlfleet:queue_wait_seconds",
             "From the request's last byte until it might go to a replica.",
-            registry=registry,
-            buckets=SECONDS,
+            SECONDS,
+            by_replica=False,
         )
+
+    def _durations(self, name: str, documentation: str, bounds: Sequence[float], *, by_replica: bool) -> Durations:
+        made = Durations(name, documentation, bounds, by_replica=by_replica)
+        self.registry.register(made)
+        return made
 
     def watch(self, router: Router, gate: Gate) -> None:
         """What these know is told, too."""
         self.registry.register(RouteCollector(router, gate))
+
+    def over(self, code: int, replica: str, started: float) -> None:
+        """A request that began at `started` of `time.perf_counter()` got this status; `replica` is empty where none was
+        asked."""
+        counter = self._over.get((code, replica))
+        if counter is None:
+            counter = self._over[code, replica] = self.requests.labels(str(code), replica)
+        counter.inc()
+        self.duration.since(started, replica)
 
     def sent_media(self, replica: str, media: int, left_out: int, saved_bytes: int) -> None:
         """A request with so many media went to `replica`, which holds some: these were left out."""

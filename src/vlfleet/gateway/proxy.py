@@ -15,7 +15,7 @@ from aiohttp import web
 from vlfleet.fleet.replica import Replica
 from vlfleet.gateway.access import ACCESS, KEY
 from vlfleet.gateway.admission import read_body, refusal
-from vlfleet.gateway.behalf import TENANT
+from vlfleet.gateway.behalf import HEADER, TENANT
 from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.gateway.exchange import REPLICA, REQUEST_ID, ROUTE, Exchange, Missed, Unanswered, Visit
 from vlfleet.gateway.inspection import Ask, inspect
@@ -76,7 +76,7 @@ async def answer(exchange: Exchange) -> web.StreamResponse:
         raise nobody(gateway)
     try:
         async with gateway.gate.turn(lambda: waiter_of(exchange)) as exchange.turn:
-            gateway.metrics.queue_seconds.observe(time.perf_counter() - exchange.started)
+            gateway.metrics.queue_seconds.since(exchange.started)
             return await forward(exchange)
     except Refused as turned_away:
         raise too_much(turned_away.refusal) from None
@@ -167,6 +167,8 @@ async def fetch(fetcher: Fetcher, url: str, vision: Vision) -> Stored:
 def tenant_of(request: web.Request) -> str:
     """Clients with different keys share no media; nothing of the key is kept. One key is one tenant, however the header
     is spelt."""
+    if "Authorization" not in request.headers and HEADER not in request.headers:
+        return ""
     if TENANT in request:
         return request[TENANT]
     key = request[KEY].sha256 if KEY in request else request.headers.get("Authorization", "")
@@ -184,7 +186,7 @@ async def forward(exchange: Exchange) -> web.StreamResponse:
     gateway = exchange.gateway
     gateway.budget.earn()
     while True:
-        found = gateway.decide(exchange.ask.features, names(exchange))
+        found = gateway.decide(exchange.ask.features, names(exchange) if exchange.tried else ())
         if found is None:
             raise nobody(gateway)
         replica, decision = found
@@ -268,9 +270,10 @@ def record(exchange: Exchange) -> None:
     """Counts and logs the request: sizes and times, never what was said or shown (S14)."""
     request, ask, metrics = exchange.request, exchange.ask, exchange.gateway.metrics
     name = request.get(REPLICA, "")
+    metrics.over(exchange.code, name, exchange.started)
+    if not log.isEnabledFor(logging.INFO):
+        return
     seconds = time.perf_counter() - exchange.started
-    metrics.requests.labels(str(exchange.code), name).inc()
-    metrics.duration.labels(name).observe(seconds)
     log.info(
         "%s %s %d replica=%s bytes=%d pictures=%d work=%.0f seconds=%.3f",
         request[REQUEST_ID],

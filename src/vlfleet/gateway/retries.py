@@ -43,5 +43,6 @@ class Suspects:
         self.until[name] = now + AVOID_SECONDS
 
     def at(self, now: float) -> set[str]:
-        self.until = {name: until for name, until in self.until.items() if until > now}
+        if self.until:
+            self.until = {name: until for name, until in self.until.items() if until > now}
         return set(self.until)

@@ -6,8 +6,7 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -99,7 +98,7 @@ class Gateway:
                 self.lives[replica.name] = replica.started_at
                 capacities = capacities_of(replica.decisions, self.media.mm_processor_cache_gb)
                 self.router.started(replica.name, capacities, self.seed_of(replica))
-        return [each for each in left if each.name not in doubtful] or left
+        return ([each for each in left if each.name not in doubtful] or left) if doubtful else left
 
     def seed_of(self, replica: Replica) -> Coefficients:
         """What is known of its speed before it has answered anything."""
@@ -108,7 +107,7 @@ class Gateway:
 
     def room(self) -> bool:
         """Whether another request may be sent now."""
-        return self.router.room((replica.name for replica in self.ready()), time.monotonic())
+        return self.router.room([replica.name for replica in self.ready()], time.monotonic())
 
     def decide(self, request: Features, tried: Collection[str] = ()) -> tuple[Replica, Decision] | None:
         """Where a request goes now, and why; None when no replica is left."""
@@ -131,7 +130,8 @@ class Gateway:
 
     def pause_seconds(self) -> int:
         """Until the first replica that asked for a pause may be asked again: whole seconds, at least one."""
-        return max(1, math.ceil(min(self.pauses.at(time.monotonic()).values(), default=1.0)))
+        pauses = self.pauses.at(time.monotonic())
+        return max(1, math.ceil(min(pauses.values()))) if pauses else 1
 
     def report_unreachable(self, replica: Replica) -> None:
         """A connection to it failed, and it may be dead. What it held may be asked elsewhere, once in each of its
@@ -143,17 +143,22 @@ class Gateway:
         self.on_unreachable(replica)
 
 
-@contextmanager
-def charge(replica: Replica, work: float) -> Iterator[None]:
+@dataclass(eq=False)
+class charge:  # noqa: N801  (a context manager, as those of contextlib)
     """Counts a request on its replica for as long as it runs there."""
-    replica.in_flight += 1
-    replica.outstanding_work += work
-    try:
-        yield
-    finally:
+
+    replica: Replica
+    work: float
+
+    def __enter__(self) -> None:
+        self.replica.in_flight += 1
+        self.replica.outstanding_work += self.work
+
+    def __exit__(self, *_: object) -> None:
+        replica = self.replica
         replica.in_flight -= 1
         # Sums of floats keep a rest; an idle replica must be as idle as the next one.
-        replica.outstanding_work = replica.outstanding_work - work if replica.in_flight else 0.0
+        replica.outstanding_work = replica.outstanding_work - self.work if replica.in_flight else 0.0
 
 
 GATEWAY = web.AppKey("gateway", Gateway)

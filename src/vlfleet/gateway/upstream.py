@@ -43,9 +43,10 @@ async def send(exchange: Exchange, replica: Replica, omit: Collection[str] = ())
         Missed: the replica lacks one of `omit`.
     """
     gateway = exchange.gateway
-    body = named(exchange, replica, omit, await fitted(exchange, omit))
+    fits = await fitted(exchange, omit) if gateway.fitter and exchange.ask.media else {}
+    body = named(exchange, replica, omit, fits)
     head = upstream_head(exchange, replica, body.length_bytes)
-    gateway.metrics.overhead.observe(time.perf_counter() - exchange.started)
+    gateway.metrics.overhead.since(exchange.started)
     gateway.waiting.add(exchange)
     try:
         wire = await gateway.pool.connect(replica.port)
@@ -98,6 +99,8 @@ def named(
     """The body as it came, with a name for each medium, which takes the place of a name that the client chose (it might
     be another tenant's), and without data that the replica holds."""
     media = exchange.ask.media
+    if not media:
+        return Spliced([exchange.body])
     left_out = [each for each in media if each.uuid in omit]
     saved = sum(each.encoded_bytes for each in left_out)
     exchange.gateway.metrics.sent_media(replica.name, len(media), len(left_out), saved)

@@ -6,8 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from vlfleet.gateway.route.fair_queue import Bounds, FairQueue, Refusal, Waiter, retry_after
@@ -86,25 +85,27 @@ class Gate:
         """Predicted seconds of work that the fleet finishes in a second."""
         return self._pace.value
 
-    @asynccontextmanager
-    async def turn(self, waiter: Callable[[], Waiter]) -> AsyncIterator[Turn]:
-        """Its body is the request's time at the replicas; `waiter` is called only if it has to wait.
+    def turn(self, waiter: Callable[[], Waiter]) -> _Turn:
+        """An async context manager whose body is the request's time at the replicas; `waiter` is called only if it has
+        to wait. Entering it raises `Refused`: at once when it may not wait; later when its deadline passes first."""
+        return _Turn(self, waiter)
 
-        Raises:
-            Refused: at once when it may not wait; later when its deadline passes first.
-        """
-        turn = Turn(next(self._numbers))
-        try:
-            if self.queue or self._called >= 0 or not self._room():
-                await self._wait(replace(waiter(), number=turn.number))
+    async def _enter(self, turn: Turn, waiter: Callable[[], Waiter]) -> None:
+        if self.queue or self._called >= 0 or not self._room():
             try:
-                yield turn
-            finally:
-                self._pace.finished(turn.seconds, self._clock(), busy=bool(self.queue))
-        finally:
-            if self._called == turn.number:
-                self._called = -1
-            self.admit()
+                await self._wait(replace(waiter(), number=turn.number))
+            except BaseException:
+                self._leave(turn)
+                raise
+
+    def _finished(self, turn: Turn) -> None:
+        self._pace.finished(turn.seconds, self._clock(), busy=bool(self.queue))
+        self._leave(turn)
+
+    def _leave(self, turn: Turn) -> None:
+        if self._called == turn.number:
+            self._called = -1
+        self.admit()
 
     def sent(self, turn: Turn, seconds: float) -> None:
         """It is at a replica, which is predicted to work `seconds` on it."""
@@ -179,3 +180,18 @@ class Gate:
     def _count(self, refusal: Refusal) -> Refusal:
         self.refusals[refusal.code] += 1
         return refusal
+
+
+class _Turn:
+    """See `Gate.turn`."""
+
+    def __init__(self, gate: Gate, waiter: Callable[[], Waiter]) -> None:
+        self._gate, self._waiter = gate, waiter
+        self._turn = Turn(next(gate._numbers))
+
+    async def __aenter__(self) -> Turn:
+        await self._gate._enter(self._turn, self._waiter)
+        return self._turn
+
+    async def __aexit__(self, *_: object) -> None:
+        self._gate._finished(self._turn)
