@@ -1,0 +1,211 @@
+"""Rules about GPUs and their host."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from vlfleet.hardware.reading import GpuReading
+from vlfleet.watch.alert import Rule, Severity
+from vlfleet.watch.model import Sample
+from vlfleet.watch.window import Window
+
+SLOWED = frozenset({"hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake"})
+"""sw_power_cap is not among them: a GPU at full load runs at its power limit, and should."""
+BUSY, IDLE = 0.8, 0.1
+"""Utilisation of a GPU that has nothing left to give, and of one that does nothing."""
+_RESERVING = "vllm"
+"""This engine takes its share of the memory (0.92) when it starts, so that 90 % says nothing of it."""
+
+
+def _gpus(sample: Sample) -> dict[str, GpuReading]:
+    return {f"gpu{gpu.index}": gpu for gpu in sample.gpus}
+
+
+def _used(gpu: GpuReading) -> float | None:
+    return gpu.used_bytes / gpu.memory_bytes if gpu.used_bytes is not None and gpu.memory_bytes else None
+
+
+def _ours(sample: Sample) -> set[int]:
+    return {index for replica in sample.replicas for index in replica.gpus}
+
+
+def memory_high(window: Window) -> dict[str, float]:
+    """Share of memory in use, of GPUs whose engine takes memory as it goes."""
+    taken = {index for each in window.now.replicas if each.engine_name == _RESERVING for index in each.gpus}
+    return {name: used for name, gpu in _gpus(window.now).items() if gpu.index not in taken and (used := _used(gpu))}
+
+
+def memory_full(window: Window) -> dict[str, float]:
+    """Share of memory in use, of every GPU."""
+    return {name: used for name, gpu in _gpus(window.now).items() if (used := _used(gpu))}
+
+
+def temperature(window: Window) -> dict[str, float]:
+    """Degrees Celsius."""
+    return {n: float(g.temperature_celsius) for n, g in _gpus(window.now).items() if g.temperature_celsius is not None}
+
+
+def slowed(window: Window) -> dict[str, float]:
+    """Share of the last minute in which heat or the power supply held the clocks down."""
+
+    def held(sample: Sample, index: int) -> float | None:
+        gpu = sample.gpu(index)
+        return None if gpu is None or gpu.throttle is None else float(bool(gpu.throttle & SLOWED))
+
+    return _means(window, held)
+
+
+def _utilization(sample: Sample, index: int) -> float | None:
+    gpu = sample.gpu(index)
+    return gpu.utilization if gpu else None
+
+
+def _means(window: Window, value: object = _utilization) -> dict[str, float]:
+    assert callable(value)
+    found = {}
+    for gpu in window.now.gpus:
+        mean = window.mean(60, lambda sample, index=gpu.index: value(sample, index))  # type: ignore[misc]
+        if mean is not None:
+            found[f"gpu{gpu.index}"] = mean
+    return found
+
+
+def behind(window: Window) -> dict[str, float]:
+    """How far a GPU's utilisation over the last minute is below the median of the fleet's GPUs, which are at work.
+
+    The median, not the mean: one GPU that is off moves a mean, and then all look off (vllm-htop's rule).
+    """
+    ours = {f"gpu{index}" for index in _ours(window.now)}
+    means = {name: mean for name, mean in _means(window).items() if name in ours}
+    if len(means) < 2:
+        return {}
+    middle = median(means.values()) if len(means) > 2 else max(means.values())
+    return {name: middle - mean for name, mean in means.items()}
+
+
+def alone(window: Window) -> dict[str, float]:
+    """Utilisation over the last minute of a GPU, when all the others of its replica or of the machine do nothing.
+
+    What `device_map="auto"` does: layers lie on every GPU, and they work one after the other.
+    """
+    means = _means(window)
+    busy = [name for name, mean in means.items() if mean >= BUSY]
+    if len(means) < 2 or len(busy) != 1:
+        return dict.fromkeys(means, 0.0)
+    others = [mean for name, mean in means.items() if name != busy[0]]
+    return {name: mean if name in busy and max(others) < IDLE else 0.0 for name, mean in means.items()}
+
+
+def broken(window: Window) -> dict[str, float]:
+    """1 when the driver says that the GPU is lost, that a row of memory cannot be replaced, or that new uncorrectable
+    errors came in the last quarter of an hour."""
+    first = window.samples[0]
+    found = {}
+    for name, gpu in _gpus(window.now).items():
+        old = first.gpu(gpu.index)
+        new_errors = old is not None and (gpu.ecc_uncorrected or 0) > (old.ecc_uncorrected or 0)
+        found[name] = float(bool(gpu.fault) or bool(gpu.rows_failed) or new_errors)
+    return found
+
+
+def host_memory(window: Window) -> dict[str, float]:
+    host = window.now.host
+    return {"host": host.used_bytes / host.memory_bytes} if host.memory_bytes else {}
+
+
+def disk(window: Window) -> dict[str, float]:
+    """Share of the disk in use that holds the fleet's folder."""
+    host = window.now.host
+    return {"host": 1 - host.disk_free_bytes / host.disk_bytes} if host.disk_bytes else {}
+
+
+RULES = (
+    Rule(
+        "gpu_memory_high",
+        Severity.WARNING,
+        memory_high,
+        0.90,
+        0.87,
+        "{subject} uses {value:.0%} of its memory",
+        "lower --max-num-seqs or --max-pixels, or see with nvidia-smi who else is on it",
+        for_seconds=10,
+    ),
+    Rule(
+        "gpu_memory_full",
+        Severity.CRITICAL,
+        memory_full,
+        0.97,
+        0.96,
+        "{subject} uses {value:.1%} of its memory, more than vLLM takes by itself",
+        "the next large image may end the engine: lower --gpu-memory-utilization, or end what else is on the GPU",
+        for_seconds=10,
+    ),
+    Rule(
+        "gpu_hot",
+        Severity.WARNING,
+        temperature,
+        86,  # above 85
+        81,
+        "{subject} has {value:.0f} C",
+        "look at fans and air flow; at about 90 C the GPU slows itself down",
+        for_seconds=10,
+    ),
+    Rule(
+        "gpu_throttled",
+        Severity.WARNING,
+        slowed,
+        0.25,
+        0.05,
+        "{subject} was slowed by heat or its power supply for {value:.0%} of the last minute",
+        "look at cooling and power; nvidia-smi -q -d PERFORMANCE names the reason",
+    ),
+    Rule(
+        "gpu_imbalance",
+        Severity.WARNING,
+        behind,
+        0.4,
+        0.25,
+        "{subject} works {value:.0%} points less than the fleet's other GPUs",
+        "see `vlfleet status`: its replica may be out of rotation, slow to start, or given little by the policy",
+        for_seconds=60,
+    ),
+    Rule(
+        "gpu_alone",
+        Severity.WARNING,
+        alone,
+        BUSY,
+        0.6,
+        "{subject} is at {value:.0%} while all other GPUs do nothing",
+        "one replica a GPU uses them all: `vlfleet plan` says how; device_map=auto lets GPUs work one after the other",
+        for_seconds=60,
+    ),
+    Rule(
+        "gpu_broken",
+        Severity.CRITICAL,
+        broken,
+        1,
+        1,
+        "{subject} is lost or has memory errors that cannot be corrected",
+        "see `dmesg | grep -i xid` and nvidia-smi -q -d ECC; reset or replace the board",
+        clear_seconds=60,
+    ),
+    Rule(
+        "host_memory",
+        Severity.WARNING,
+        host_memory,
+        0.90,
+        0.87,
+        "the host's memory is {value:.0%} in use",
+        "lower --mm-processor-cache-gb, which every replica has for itself, or run fewer replicas",
+        for_seconds=30,
+    ),
+    Rule(
+        "disk_full",
+        Severity.WARNING,
+        disk,
+        0.95,
+        0.93,
+        "the disk of the fleet's folder is {value:.0%} full",
+        "make room: logs, history and uploads end when it is full, serving goes on",
+    ),
+)

@@ -1,0 +1,272 @@
+"""Rules about single replicas."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from vlfleet.watch.alert import Rule, Severity
+from vlfleet.watch.histogram import Histogram
+from vlfleet.watch.model import EngineSample, ReplicaSample, Sample
+from vlfleet.watch.window import Window
+
+LEAST = 20
+"""Requests, streams or media below which a share says nothing."""
+STALE_SECONDS = 15.0
+
+
+def _ready(window: Window) -> list[ReplicaSample]:
+    return [replica for replica in window.now.replicas if replica.phase == "ready"]
+
+
+def _engine(sample: Sample, name: str) -> EngineSample | None:
+    replica = sample.replica(name)
+    return replica.engine if replica else None
+
+
+def crowded(window: Window) -> dict[str, float]:
+    """Requests in flight over the last minute, as a multiple of the median of all ready replicas (1 at least)."""
+    ready = _ready(window)
+    means = {}
+    for replica in ready:
+        mean = window.mean(60, lambda s, name=replica.name: _in_flight(s, name))  # type: ignore[misc]
+        if mean is not None:
+            means[replica.name] = mean
+    if len(means) < 2:
+        return {}
+    return {name: mean / max(1.0, _middle(means, name)) for name, mean in means.items()}
+
+
+def _in_flight(sample: Sample, name: str) -> float | None:
+    replica = sample.replica(name)
+    return float(replica.in_flight) if replica else None
+
+
+def slow(window: Window) -> dict[str, float]:
+    """The median time to first token over 5 minutes, as a multiple of the median of the other replicas."""
+    times = {}
+    for replica in _ready(window):
+        recent = _first_tokens(window, replica)
+        middle = recent.quantile(0.5)
+        if recent.count >= LEAST and middle:
+            times[replica.name] = middle
+    return {name: time / _middle(times, name) for name, time in times.items()} if len(times) > 1 else {}
+
+
+def _middle(values: dict[str, float], name: str) -> float:
+    """The median of the others."""
+    return median(value for other, value in values.items() if other != name)
+
+
+def _first_tokens(window: Window, replica: ReplicaSample) -> Histogram:
+    before = window.before(300)
+    old = before.replica(replica.name) if before else None
+    now = replica.traffic.first_token
+    return now.since(old.traffic.first_token) if old else Histogram()
+
+
+def kv_full(window: Window) -> dict[str, float]:
+    """Share of the KV cache in use over the last minute."""
+    return _engine_means(window, "kv_usage")
+
+
+def _engine_means(window: Window, field: str) -> dict[str, float]:
+    found = {}
+    for replica in _ready(window):
+
+        def value(sample: Sample, name: str = replica.name) -> float | None:
+            engine = _engine(sample, name)
+            return getattr(engine, field) if engine else None
+
+        if (mean := window.mean(60, value)) is not None:
+            found[replica.name] = mean
+    return found
+
+
+def preempted(window: Window) -> dict[str, float]:
+    """Preemptions in the last minute: sequences thrown out of the KV cache, to be computed again."""
+    return _engine_grown(window, 60, "preemptions")
+
+
+def _engine_grown(window: Window, seconds: float, field: str) -> dict[str, float]:
+    """By how much an engine's counter grew; nothing across a restart."""
+    before = window.before(seconds)
+    found = {}
+    for replica in window.now.replicas:
+        old = before.replica(replica.name) if before else None
+        if not old or old.started_at != replica.started_at or not old.engine or not replica.engine:
+            continue
+        now, then = getattr(replica.engine, field), getattr(old.engine, field)
+        if now is not None and then is not None:
+            found[replica.name] = now - then
+    return found
+
+
+def thrashed(window: Window) -> dict[str, float]:
+    """Share of its media cache that the engine no longer holds although it should, while it is asked for media."""
+    asked = _engine_grown(window, 300, "mm_queries")
+    return {
+        replica.name: 1 - replica.traffic.mm_trust if asked.get(replica.name, 0) >= LEAST else 0.0
+        for replica in _ready(window)
+        if replica.traffic.mm_trust is not None
+    }
+
+
+def drifted(window: Window) -> dict[str, float]:
+    """By which factor predicted and real times to first token differ over 5 minutes, either way."""
+    found = {}
+    for replica in _ready(window):
+        real = _first_tokens(window, replica)
+        said = window.grown(300, replica, lambda traffic: traffic.predicted_first_token_seconds)
+        if real.count >= LEAST and real.sum > 0 and said > 0:
+            found[replica.name] = max(real.sum / said, said / real.sum)
+    return found
+
+
+def restarted(window: Window) -> dict[str, float]:
+    """Starts after a death in the last quarter of an hour."""
+    first = window.samples[0]
+    return {
+        replica.name: float(replica.restarts - (old.restarts if (old := first.replica(replica.name)) else 0))
+        for replica in window.now.replicas
+    }
+
+
+def given_up(window: Window) -> dict[str, float]:
+    return {replica.name: float(replica.phase == "failed") for replica in window.now.replicas}
+
+
+def unhealthy(window: Window) -> dict[str, float]:
+    return {replica.name: float(replica.phase == "unhealthy") for replica in window.now.replicas}
+
+
+def stale(window: Window) -> dict[str, float]:
+    """Seconds since an engine's /metrics came."""
+    return {each.name: each.engine_age_seconds for each in _ready(window) if each.engine_age_seconds is not None}
+
+
+def lying(window: Window) -> dict[str, float]:
+    """Values of /metrics that cannot be: no number, a share above 1, a counter that went back in the same process, or
+    none that moves for a minute while the gateway gets answers."""
+    shrunk = [_engine_grown(window, 60, field) for field in ("generation_tokens", "prompt_tokens", "finished")]
+    found = {}
+    for replica in _ready(window):
+        wrong = len(replica.engine.broken) if replica.engine else 0
+        wrong += sum(grown.get(replica.name, 0) < 0 for grown in shrunk)
+        answers = window.grown(60, replica, lambda traffic: traffic.answered)
+        known = [grown[replica.name] for grown in shrunk if replica.name in grown]
+        wrong += answers >= LEAST and bool(known) and not any(known)
+        found[replica.name] = float(wrong)
+    return found
+
+
+RULES = (
+    Rule(
+        "replica_crowded",
+        Severity.WARNING,
+        crowded,
+        4,
+        2,
+        "{subject} has {value:.1f} times as many requests in flight as the others",
+        "see `vlfleet route explain`: with policy predicted this means that it is slow, or a long video waits there",
+        for_seconds=30,
+    ),
+    Rule(
+        "replica_slow",
+        Severity.WARNING,
+        slow,
+        2.5,
+        1.5,
+        "{subject} takes {value:.1f} times as long to a first token as the others",
+        "compare its GPU's clocks and temperature with the others; `vlfleet restart --replica {subject}`",
+        for_seconds=30,
+    ),
+    Rule(
+        "kv_pressure",
+        Severity.WARNING,
+        kv_full,
+        0.95,
+        0.85,
+        "the KV cache of {subject} is {value:.0%} full",
+        "more requests wait than run: lower --max-model-len or --max-pixels, add a replica, or quantise",
+        for_seconds=30,
+    ),
+    Rule(
+        "preemptions",
+        Severity.WARNING,
+        preempted,
+        5,
+        1,
+        "{subject} threw {value:.0f} sequences out of its KV cache in a minute",
+        "each is computed again: lower --max-num-seqs, or give the KV cache more memory",
+    ),
+    Rule(
+        "media_cache_thrash",
+        Severity.WARNING,
+        thrashed,
+        0.5,
+        0.3,
+        "{subject} forgets {value:.0%} of the media that it should hold",
+        "its caches are smaller than the working set: raise --mm-processor-cache-gb and the encoder cache",
+        for_seconds=60,
+    ),
+    Rule(
+        "prediction_drift",
+        Severity.INFO,
+        drifted,
+        2,
+        1.5,
+        "what the route predicts for {subject} is wrong by a factor of {value:.1f}",
+        "`vlfleet calibrate` measures this machine; a GPU that is shared or throttled also does this",
+        for_seconds=120,
+    ),
+    Rule(
+        "crash_loop",
+        Severity.CRITICAL,
+        restarted,
+        3,
+        1,
+        "{subject} died {value:.0f} times in a quarter of an hour",
+        "`vlfleet status` names the cause of the last death, `vlfleet doctor log` explains its log",
+    ),
+    Rule(
+        "replica_failed",
+        Severity.CRITICAL,
+        given_up,
+        1,
+        1,
+        "{subject} was given up",
+        "`vlfleet status` names the cause; `vlfleet restart --replica NAME` tries again",
+        clear_seconds=0,
+    ),
+    Rule(
+        "replica_unhealthy",
+        Severity.CRITICAL,
+        unhealthy,
+        1,
+        1,
+        "{subject} runs and gives no sign of life",
+        "it is out of rotation, and replaced when it stays so; its log is at `vlfleet logs`",
+        for_seconds=5,
+        clear_seconds=5,
+    ),
+    Rule(
+        "metrics_stale",
+        Severity.WARNING,
+        stale,
+        STALE_SECONDS,
+        STALE_SECONDS / 2,
+        "{subject} has not answered /metrics for {value:.0f} s",
+        "its API server is overloaded or hangs: `vlfleet logs`",
+        clear_seconds=5,
+    ),
+    Rule(
+        "metrics_lie",
+        Severity.WARNING,
+        lying,
+        1,
+        1,
+        "{subject} says {value:.0f} things in /metrics that cannot be",
+        "several API servers behind one port do this without PROMETHEUS_MULTIPROC_DIR on a local disk",
+        for_seconds=10,
+    ),
+)
