@@ -44,6 +44,18 @@ async def test_text_of_several_pictures(folder: Path) -> None:
         assert err == ""
 
 
+async def test_of_several_pictures_one_that_fails_is_told_and_passed_over(folder: Path) -> None:
+    (folder / "bad.png").write_text("no picture")
+    async with serve(Server(["one", "two"])) as server:
+        code, out, err = await ask(folder, server, "--task", "ocr", "a.png", "bad.png", "b.png")
+        assert (code, out) == (1, "==> a.png <==\none\n==> b.png <==\ntwo\n")
+        assert "bad.png: error: bad.png is not a picture that can be read\nremedy: send PNG" in err
+        code, out, _ = await ask(folder, server, "--task", "ocr", "a.png", "bad.png", "b.png", "--json")
+        found = json.loads(out)
+        assert (code, [each["image"] for each in found]) == (1, ["a.png", "bad.png", "b.png"])
+        assert [each.get("text") for each in found] == ["two", None, "two"]
+
+
 async def test_extract(folder: Path) -> None:
     answers = ['{"invoice_number": 7}', '{"invoice_number": 7, "date": "1 May", "total": "$1,200.00"}']
     async with serve(Server(answers)) as server:

@@ -96,7 +96,7 @@ def test_the_docs_show_what_the_commands_write(fleet: Fleet, tmp_path: Path, pag
 
 
 def test_every_task_has_a_page() -> None:
-    from vlfleet.cli.ask_task import TASKS
+    from vlfleet.cli.ask_task_options import TASKS
 
     index = (PAGES / "README.md").read_text(encoding="utf-8")
     for task in TASKS:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from vlfleet.cli import ask_task
+from vlfleet.cli import ask_task, ask_task_options
 from vlfleet.cli.options import AsJson, Name
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def ask(
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Send pictures at the model's own size.")] = False,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep answers, with --temperature 0.")] = False,
     as_json: AsJson = False,
-    task: Annotated[str, typer.Option(help=ask_task.HELP, metavar="NAME")] = "",
+    task: Annotated[str, typer.Option(help=ask_task_options.HELP, metavar="NAME")] = "",
     schema: Annotated[str, typer.Option(help="Of extract: invoice, receipt, or a file of JSON schema.")] = "",
     draw: Annotated[Path | None, typer.Option(help="Write the picture with what a task found in it.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Of parse and design-to-html.")] = None,
@@ -64,7 +64,7 @@ def ask(
     searched or described in the wording that the model knows: `vlfleet ask --task ground photo.jpg "red car"`.
     """
     if task:
-        options = ask_task.TaskOptions(task, schema, draw, output, lang, family, as_json)
+        options = ask_task_options.TaskOptions(task, schema, draw, output, lang, family, as_json)
         fields = {"model": model, "max_tokens": max_tokens, "temperature": temperature}
         ask_task.main(ask_task.Server(base_url, api_key, name, timeout), replace(options, fields=fields), words)
         return

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vlfleet.cli.ask_task_files import keep, save_drawing, save_page, save_text
+from vlfleet.cli.ask_task_options import TaskOptions, check
 from vlfleet.cli.options import note
+from vlfleet.client.sources import usage_error
 
 if TYPE_CHECKING:
     from vlfleet.client import AsyncClient
     from vlfleet.tasks import Located
     from vlfleet.tasks.dialogue import Reply
-
-THING = ("ground", "point", "count")
-"""Tasks whose last word says what is looked for."""
-QUESTION = ("solve", "video-qa")
-"""Tasks whose last word may be a question."""
-TASKS = ("ocr", "spot", "extract", *THING, "parse", "solve", "design-to-html", "caption", "video-qa")
-HELP = "Instead of a question: " + ", ".join(TASKS) + "."
-DRAWN = ("spot", *THING, "parse")
 
 
 @dataclass(frozen=True)
@@ -34,21 +28,6 @@ class Server:
     api_key: str
     name: str
     timeout_seconds: float
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """What `vlfleet ask --task` was told besides the pictures."""
-
-    task: str
-    schema: str = ""
-    draw: Path | None = None
-    output: Path | None = None
-    lang: str = "en"
-    family: str = ""
-    as_json: bool = False
-    fields: dict[str, Any] = field(default_factory=dict)
-    """OpenAI's: max_tokens, temperature, model."""
 
 
 @dataclass(frozen=True)
@@ -87,62 +66,55 @@ async def asked(server: Server, options: TaskOptions, media: list[str], thing: s
         await run(client, options, media, thing)
 
 
-def check(options: TaskOptions, words: list[str]) -> tuple[list[str], str]:
-    """The media and the words that go with them.
-
-    Raises:
-        VlfleetError: exit code 2; no such task, or options that do not go together.
-    """
-    from vlfleet.client.sources import exists
-
-    task = options.task
-    if task not in TASKS:
-        raise usage(f"there is no task {task!r}", f"use one of {', '.join(TASKS)}")
-    media, thing = list(words), ""
-    if task in THING or (task in QUESTION and len(words) > 1 and not exists(words[-1])):
-        *media, thing = words
-    if not media:
-        what = "a picture and what to look for" if task in THING else "a picture"
-        raise usage(f"--task {task} needs {what}", f"vlfleet ask --task {task} photo.jpg{' cup' * (task in THING)}")
-    if (task == "extract") != bool(options.schema):
-        remedy = "--schema invoice, --schema receipt, or a file of JSON schema, with --task extract"
-        raise usage("extract needs a schema" if task == "extract" else "only extract takes a schema", remedy)
-    if options.draw and task not in DRAWN:
-        raise usage(f"--task {task} has nothing to draw", f"--draw goes with {', '.join(DRAWN)}")
-    if options.output and task not in ("parse", "design-to-html"):
-        raise usage(f"--task {task} writes no file", "redirect its output: vlfleet ask ... > FILE")
-    if len(media) > 1 and (options.draw or options.output):
-        raise usage("one file cannot hold several pictures' results", "ask about one picture at a time")
-    return media, thing
-
-
-def usage(cause: str, remedy: str) -> Exception:
-    from vlfleet.errors import ExitCode, VlfleetError
-
-    return VlfleetError(cause, remedy, ExitCode.USAGE)
-
-
 async def run(client: AsyncClient, options: TaskOptions, media: list[str], thing: str) -> None:
-    """Does the task for every picture and prints what came of it.
+    """Does the task for every picture and prints what came of it. Of several pictures one that fails is told and passed
+    over, as long as the server answers.
 
     Raises:
         VlfleetError: see the tasks.
+        Exit: code 1; some pictures failed.
     """
-    every = []
-    for medium in media:
-        done = await one(client, options, medium, thing)
-        every.append({"image": medium, "task": options.task, **done.facts, **told(done.reply)})
-        if not options.as_json:
-            typer.echo(f"==> {medium} <==\n" * (len(media) > 1) + done.text)
-            note(f"{done.reply.completion_tokens} tokens  {done.reply.seconds:.2f} s")
-        if not done.complete:
-            note(f"{medium}: the answer is not whole; raise --max-tokens if it was cut off")
-        if options.draw and done.located is not None:
-            await drawn(medium, done.located, options.draw)
-    if options.as_json:
-        import orjson
+    from vlfleet.errors import ExitCode, VlfleetError
 
-        typer.echo(orjson.dumps(every[0] if len(every) == 1 else every, option=orjson.OPT_INDENT_2).decode())
+    every: list[dict[str, Any]] = []
+    failed = 0
+    try:
+        for medium in media:
+            try:
+                every.append(await shown(client, options, medium, thing, named=len(media) > 1))
+            except VlfleetError as error:
+                if len(media) == 1 or is_away(error):
+                    raise
+                failed += 1
+                every.append({"image": medium, "task": options.task, "error": error.cause, "remedy": error.remedy})
+                note(f"{medium}: error: {error.cause}\nremedy: {error.remedy}")
+    finally:
+        if options.as_json and every:
+            import orjson
+
+            typer.echo(orjson.dumps(every if len(media) > 1 else every[0], option=orjson.OPT_INDENT_2).decode())
+    if failed:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the next picture would fare no better: nothing answers, or it does not take our key."""
+    from vlfleet.client import ServerError
+
+    return isinstance(error, ServerError) and error.status in (0, 401, 403)
+
+
+async def shown(client: AsyncClient, options: TaskOptions, medium: str, thing: str, *, named: bool) -> dict[str, Any]:
+    """Does the task for one picture, prints what a person reads, and returns what a program reads."""
+    done = await one(client, options, medium, thing)
+    if not options.as_json:
+        typer.echo(f"==> {medium} <==\n" * named + done.text)
+        note(f"{done.reply.completion_tokens} tokens  {done.reply.seconds:.2f} s")
+    if not done.complete:
+        note(f"{medium}: the answer is not whole; raise --max-tokens if it was cut off")
+    if options.draw and done.located is not None:
+        await save_drawing(medium, done.located, options.draw)
+    return {"image": medium, "task": options.task, **done.facts, **told(done.reply)}
 
 
 def told(reply: Reply) -> dict[str, Any]:
@@ -180,12 +152,12 @@ async def placed(client: AsyncClient, options: TaskOptions, medium: str, thing: 
     if options.task == "parse":
         page = await tasks.parse(client, medium, **common)
         if options.output:
-            write(options.output, page)
+            save_page(options.output, page)
         return Done(page.markdown().rstrip("\n"), page.json(), page.reply, page.located(), page.complete)
     if options.task == "count":
         count = await tasks.count(client, medium, thing, **common)
         if options.draw and count.located is None:
-            raise usage("this model only says how many, not where", "leave --draw out, or use --task ground")
+            raise usage_error("this model only says how many, not where", "leave --draw out, or use --task ground")
         found = places(count.located) if count.located else {}
         complete = count.located is None or count.located.complete
         return Done(str(count.count), {"count": count.count, **found}, count.reply, count.located, complete)
@@ -222,25 +194,14 @@ async def extracted(client: AsyncClient, options: TaskOptions, medium: str, comm
     return Done(text, facts, found.reply)
 
 
-def keep(raw: str) -> Path:
-    """Writes an answer that fits no schema where a person can look at it."""
-    from vlfleet.home import home
-
-    folder = home() / "answers"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06d}.txt"
-    path.write_text(raw, encoding="utf-8")
-    return path
-
-
 async def designed(client: AsyncClient, options: TaskOptions, medium: str, common: dict[str, Any]) -> Done:
     from vlfleet import tasks
 
     path = options.output or Path(Path(medium).stem + ".html")
     if not options.output and path.exists():
-        raise usage(f"{path} is there already", "give another file with --output")
+        raise usage_error(f"{path} is there already", "give another file with --output")
     design = await tasks.design_to_html(client, medium, **common)
-    write_text(path, design.html)
+    save_text(path, design.html)
     shot = path.with_name(f"{path.stem}.screenshot.png")  # the picture itself may be the .png beside it
     problem = await tasks.screenshot(path, shot)
     if problem:
@@ -248,34 +209,3 @@ async def designed(client: AsyncClient, options: TaskOptions, medium: str, commo
     facts = {"html": str(path), "screenshot": "" if problem else str(shot), "complete": design.complete}
     text = f"{path}{'' if problem else f'  {shot}'}"
     return Done(text, facts, design.reply, None, design.complete)
-
-
-def write(path: Path, page: Any) -> None:
-    """A page in the format that the file's name says: .html, .json, else Markdown."""
-    import orjson
-
-    kind = path.suffix.lower()
-    if kind in (".html", ".htm"):
-        write_text(path, page.html())
-    elif kind == ".json":
-        write_text(path, orjson.dumps(page.json(), option=orjson.OPT_INDENT_2).decode() + "\n")
-    else:
-        write_text(path, page.markdown())
-
-
-def write_text(path: Path, text: str) -> None:
-    from vlfleet.errors import VlfleetError
-
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise VlfleetError(f"{path} cannot be written: {reason}", "give another path with --output") from None
-
-
-async def drawn(medium: str, located: Located, path: Path) -> None:
-    from vlfleet.tasks.draw import draw, save
-    from vlfleet.tasks.picture import Picture
-
-    picture = await Picture.of(medium)
-    save(draw(picture.pixels(), located), path)
