@@ -165,3 +165,11 @@ async def test_no_url(url: str) -> None:
     async with AsyncClient(url) as client:
         with pytest.raises(VlfleetError):
             await client.chat(MESSAGES).complete()
+
+
+@pytest.mark.parametrize("wrong", [{"stop": b"x"}, {"stop": "\udcff"}, {"temperature": complex(1)}])
+async def test_a_field_that_is_no_json(wrong: dict[str, Any]) -> None:
+    async with AsyncClient("http://127.0.0.1:1") as client:
+        with pytest.raises(VlfleetError, match="the request cannot be written as JSON") as told:
+            await client.ask("what?", **wrong)
+    assert told.value.exit_code == ExitCode.USAGE

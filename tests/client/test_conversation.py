@@ -6,6 +6,7 @@ import asyncio
 import io
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -239,6 +240,7 @@ def damages(path: Path) -> dict[str, Any]:
         "is no saved": lambda: path.write_text("[]"),
         "has version 9": lambda: path.write_text(good.replace('conversation": 1', 'conversation": 9')),
         "is damaged": lambda: path.write_text(good.replace('"turns"', '"turn"')),
+        "is damaged: invalid literal": lambda: path.write_text(re.sub(r'"tokens": \d+', '"tokens": "many"', good)),
         "is no medium": lambda: path.write_text(good.replace(medium.name, "../../etc/passwd")),
         "is not what was saved": lambda: medium.write_bytes(b"other"),
         "beside the conversation": medium.unlink,
@@ -246,7 +248,7 @@ def damages(path: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(9))
 async def test_a_damaged_file_is_explained(tmp_path: Path, number: int) -> None:
     path = tmp_path / "talk.json"
     async with talk() as (_, conversation):

@@ -86,7 +86,7 @@ def load(path: Path) -> tuple[History, float]:
         return _history(document, lambda each: _medium(each, media_folder(path))), float(
             document["tokens_per_estimate"]
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise usage_error(f"{path} is damaged: {error}", "restore it from a copy") from None
 
 

@@ -25,7 +25,7 @@ from vlfleet.client.errors import (
 from vlfleet.client.reply import Reply
 from vlfleet.client.retries import retry_after, wait_seconds
 from vlfleet.client.timeouts import Timeouts, until
-from vlfleet.errors import VlfleetError
+from vlfleet.errors import ExitCode, VlfleetError
 
 T = TypeVar("T")
 
@@ -86,7 +86,11 @@ class Http:
         Raises:
             VlfleetError: no server, an error of it, or a timeout.
         """
-        data = orjson.dumps(body)
+        try:
+            data = orjson.dumps(body)
+        except TypeError as error:  # bytes, numpy's numbers, half a character of a terminal
+            cause = f"the request cannot be written as JSON: {error}"
+            raise VlfleetError(cause, "give plain strings, numbers, lists and dicts", ExitCode.USAGE) from None
         return await self._tries(lambda: self._chat(data, answer, deadline), deadline)
 
     async def get(self, path: str) -> Any:
