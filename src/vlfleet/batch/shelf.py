@@ -105,6 +105,9 @@ class Shelf:
             unfinished.unlink(missing_ok=True)
         self._cards = {card.id: card for card in read_all(self._files, lambda facts: Card(**facts))}
         self._records = {record.id: record for record in read_all(self._batches, lambda facts: Record(**facts))}
+        self.held_bytes = sum(card.bytes for card in self._cards.values())
+        """Of all files, with those that are on their way in."""
+        self._tidy()
 
     def path(self, file_id: str) -> Path:
         return self._files / f"{file_id}.jsonl"
@@ -132,21 +135,21 @@ class Shelf:
         size = self.path(file_id).stat().st_size
         card = Card(file_id, tenant, filename, purpose, size, int(time.time()))
         replace_file(self._files / f"{file_id}.json", [orjson.dumps(asdict(card))])
+        before = self._cards.get(file_id)
+        self.held_bytes += size - (before.bytes if before else 0)
         self._cards[file_id] = card
         return card
 
     def remove(self, tenant: str, file_id: str) -> bool:
         """Forgets a file; whether it was there."""
-        if self.file(tenant, file_id) is None:
+        card = self.file(tenant, file_id)
+        if card is None:
             return False
         del self._cards[file_id]
+        self.held_bytes -= card.bytes
         for path in (self._files / f"{file_id}.json", self.path(file_id)):
             path.unlink(missing_ok=True)
         return True
-
-    @property
-    def held_bytes(self) -> int:
-        return sum(card.bytes for card in self._cards.values())
 
     def in_use(self, file_id: str) -> bool:
         """Whether a batch that is not finished reads it."""
@@ -198,6 +201,14 @@ class Shelf:
             if card.created_at < oldest and not self.in_use(card.id):
                 self.remove(card.tenant, card.id)
 
+    def _tidy(self) -> None:
+        """Removes what a kill left behind: files without a card, which nobody can ask for, but for the answers of
+        batches that go on."""
+        writing = {each for record in self.waiting() for each in (record.output_file_id, record.error_file_id)}
+        for path in self._files.glob("*.jsonl"):
+            if path.stem not in self._cards and path.stem not in writing:
+                path.unlink(missing_ok=True)
+
 
 class Incoming:
     """A file on its way in, bounded; it is there once it is kept."""
@@ -216,8 +227,9 @@ class Incoming:
             OSError: the disk is full.
         """
         self.bytes += len(chunk)
+        self._shelf.held_bytes += len(chunk)
         bounds = self._shelf.bounds
-        if self.bytes > bounds.file_bytes or self._shelf.held_bytes + self.bytes > bounds.all_bytes:
+        if self.bytes > bounds.file_bytes or self._shelf.held_bytes > bounds.all_bytes:
             raise FullError
         self._file.write(chunk)
 
@@ -236,7 +248,8 @@ class Incoming:
         return self._shelf.add(self.id, tenant, filename, INPUT)
 
     def drop(self) -> None:
-        """Forgets what was not kept."""
+        """Forgets what was not kept. To be called once, kept or not."""
+        self._shelf.held_bytes -= self.bytes
         with suppress(OSError):
             self._file.close()
         self._path.unlink(missing_ok=True)

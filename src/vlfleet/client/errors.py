@@ -68,7 +68,7 @@ def remedy_for(status: int) -> str:
         return "give the server's key as api_key, --api-key or VLFLEET_API_KEY"
     if status == 429:
         return "ask less at once, or allow more retries"
-    if status in (404, 405):
+    if status in (404, 405, 501):
         return "check the URL and the model's name"
     return "see `vlfleet status` and ask again" if status >= 500 else ""
 
