@@ -33,9 +33,11 @@ class Limits:
 
 
 LIMITS = Limits()
+TIMER_SHARE = 1 / 8
+"""Of the time after which a body has stalled: a timer is not set anew for each piece, and goes off so much late."""
 
 
-async def read_body(request: web.Request, limits: Limits) -> bytearray:
+async def read_body(request: web.Request, limits: Limits) -> bytes:
     """The whole body of a request.
 
     Raises:
@@ -43,24 +45,27 @@ async def read_body(request: web.Request, limits: Limits) -> bytearray:
     """
     if (request.content_length or 0) > limits.body_bytes:
         raise too_large(limits)
-    if request.content.is_eof():  # it came with its head
-        whole = request.content.read_nowait()
-        if len(whole) > limits.body_bytes:
-            raise too_large(limits)
-        return bytearray(whole)
-    body = bytearray()
-    loop = asyncio.get_running_loop()
+    content, chunks, size = request.content, list[bytes](), 0
+    if content.is_eof():  # it came with its head
+        chunks.append(content.read_nowait())
+        size = len(chunks[0])
+    loop, seconds = asyncio.get_running_loop(), limits.body_stall_seconds
     try:
-        async with asyncio.timeout(limits.body_stall_seconds) as stall:
-            while chunk := await request.content.readany():
-                body += chunk
-                if len(body) > limits.body_bytes:
-                    raise too_large(limits)
-                stall.reschedule(loop.time() + limits.body_stall_seconds)
+        while not content.at_eof():
+            begun = loop.time()
+            async with asyncio.timeout_at(begun + seconds * (1 + TIMER_SHARE)):
+                while loop.time() - begun < seconds * TIMER_SHARE and not content.at_eof():
+                    chunk, _ = await content.readchunk()
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    if size > limits.body_bytes:
+                        raise too_large(limits)
     except TimeoutError:
-        message = f"nothing of the body came for {limits.body_stall_seconds:.0f} s; send it without a pause"
+        message = f"nothing of the body came for {seconds:.0f} s; send it without a pause"
         raise ApiError(408, "request_timeout", message) from None
-    return body
+    if size > limits.body_bytes:
+        raise too_large(limits)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def too_large(limits: Limits) -> ApiError:

@@ -75,7 +75,7 @@ class Exchange:
     """`time.perf_counter()` at the last byte of the body."""
     tenant: str = ""
     """Who asks, for shares and for names of media."""
-    body: bytearray = field(default_factory=bytearray)
+    body: bytes = b""
     turn: Turn = field(default_factory=lambda: _NO_TURN)
     ask: Ask = _NOTHING
     code: int = CLIENT_LEFT

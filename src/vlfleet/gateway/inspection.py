@@ -13,6 +13,7 @@ import orjson
 
 from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.gateway.media import Found, Media, check_messages
+from vlfleet.gateway.outline import outline
 from vlfleet.gateway.route.features import Features, Medium, features
 from vlfleet.gateway.texts import refuse_special_tokens, text_characters
 from vlfleet.media import MediaError, pixel_settings
@@ -65,7 +66,7 @@ def inspect(body: bytes | bytearray, served_model_name: str, media: Media, *, ch
         ApiError: 400 or 404, with the JSON path of what is wrong.
         Elsewhere: some media are to be fetched; everything else is fine.
     """
-    request = parse(body)
+    request, media.cuts = parse(body)
     check_fields(request, served_model_name)
     prompt = request.get("messages" if chat else "prompt")
     characters = text_characters(prompt)
@@ -107,15 +108,17 @@ def chat_parts(request: Json, media: Media) -> Iterator[bytes | Medium]:
                 yield text.encode("utf-8", "replace")
 
 
-def parse(body: bytes | bytearray) -> Json:
+def parse(body: bytes | bytearray) -> tuple[Json, dict[str, memoryview]]:
+    """What the body says, and its large pictures, as `Outline` has them."""
+    short = outline(body)
     try:
-        request = orjson.loads(body)
+        request = orjson.loads(short.text)
     except orjson.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise bad_request(None, f"the body is not JSON: {error.msg}", f"look at {where}", "invalid_json") from None
     if not isinstance(request, dict):
         raise bad_request(None, "the body is not a JSON object", "send {...}", "invalid_json")
-    return request
+    return request, short.cuts
 
 
 def check_fields(request: Json, served_model_name: str) -> None:
@@ -172,7 +175,7 @@ def answer_tokens(request: Json) -> int:
 
 
 def most_events(request: Json) -> int:
-    """Twice the tokens of every choice and some more: vLLM sends one event a token at most, one before and two after."""
+    """Twice the tokens of every choice and more: vLLM sends one event a token at most, one before and two after."""
     tokens = min(token_limit(request) or LONGEST_CONTEXT_TOKENS, LONGEST_CONTEXT_TOKENS)
     return (2 * tokens + 64) * max(1, request.get("n") or 1)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlfleet.gateway.errors import bad_request
-from vlfleet.media import MediaError, Namer, Store, Stored, Vision, examine_data_url
+from vlfleet.media import MediaError, Namer, Store, Stored, Vision, examine_base64, examine_data_url
 from vlfleet.media.references import FILE_PREFIX, find_url, media_key
 
 MAX_PICTURES = 8
@@ -64,6 +64,8 @@ class Media:
     """Pictures may be fitted."""
     settings: bytes = b""
     """What the request itself changes of the pixels that the model sees."""
+    cuts: Mapping[str, memoryview] = field(default_factory=dict)
+    """By its data: URL, the base64 of a picture that was not parsed (see `outline`)."""
     missing: list[str] = field(default_factory=list)
     """URLs that are not among them."""
     pictures: int = 0
@@ -146,7 +148,13 @@ def add(url: str | None, modality: str, m: int, p: int, media: Media, *, named: 
     stored = reference_to(url, path, media)
     if stored is None and not url.startswith(SCHEME):
         return  # it is being fetched
-    medium = stored.medium if stored else examine_data_url(url, modality, media.vision)
+    text = media.cuts.get(url) if modality == "image" else None
+    if stored:
+        medium = stored.medium
+    elif text is not None:
+        medium = examine_base64(text, modality, media.vision)
+    else:
+        medium = examine_data_url(url, modality, media.vision)
     if medium.modality != modality:
         raise MediaError(f"holds a {medium.modality}", f"send it as {medium.modality}_url")
     media.pixels += medium.pixels
@@ -157,11 +165,14 @@ def add(url: str | None, modality: str, m: int, p: int, media: Media, *, named: 
     if named:
         uuid = media.namer.name(medium.digest, tenant=media.tenant, modality=modality, settings=media.settings)
         data = stored.data if stored else None
-        text = base64_text(url, stored) if media.fits and not media.settings and modality == "image" else None
-        media.found[m, p] = Found(m, p, uuid, medium.tokens, medium.encoded_bytes, data, text)
+        fits = media.fits and not media.settings and modality == "image"
+        encoded = base64_text(url, stored, text) if fits else None
+        media.found[m, p] = Found(m, p, uuid, medium.tokens, medium.encoded_bytes, data, encoded)
 
 
-def base64_text(url: str, stored: Stored | None) -> bytes:
+def base64_text(url: str, stored: Stored | None, cut: memoryview | None) -> bytes:
+    if cut is not None:
+        return bytes(cut)
     return stored.text if stored else url.partition(",")[2].encode("ascii", "replace")
 
 
