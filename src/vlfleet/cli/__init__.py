@@ -23,6 +23,7 @@ from vlfleet.cli import (
     logs,
     plan,
     render,
+    report,
     restart,
     route,
     status,
@@ -63,6 +64,7 @@ app.command()(down.down)
 app.command()(status.status)
 app.command()(restart.restart)
 app.command()(logs.logs)
+app.command()(report.report)
 app.command(cls=ask.AskCommand)(ask.ask)
 app.command()(chat.chat)
 app.command(cls=up.UpCommand)(batch.batch)
