@@ -19,10 +19,11 @@ from vlfleet.batch.feed import feed
 from vlfleet.batch.journal import Journal, Output
 from vlfleet.batch.known import Known
 from vlfleet.batch.lines import LineFile
+from vlfleet.batch.patience import Terms
 from vlfleet.batch.record import Reply
 from vlfleet.batch.request import Request, Settings
 from vlfleet.batch.row import Flawed, Row
-from vlfleet.batch.runner import Runner, Terms
+from vlfleet.batch.runner import Runner
 from vlfleet.batch.settle import settle
 from vlfleet.client import AsyncClient
 

@@ -14,6 +14,7 @@ import pytest
 from tests.batch.rig import ids, lines, pictures, read_parquet
 from tests.fakes.engine import Behaviour
 from tests.gateway.rig import rig
+from vlfleet.batch.batch import failures_path
 
 KILLS = 20
 ROWS = 420
@@ -66,6 +67,6 @@ async def test_killed_twenty_times(tmp_path: Path, name: str) -> None:
         assert all(line["answer"] == "w0 w1 " for line in lines(out))
     else:
         assert sorted(read_parquet(out)["id"]) == expected
-    assert ids(tmp_path / "out.failed.jsonl") == ["broken.png"]
+    assert ids(failures_path(out)) == ["broken.png"]
     assert f"{ROWS} of {ROWS + 1} rows have an answer" in err.decode()
     assert asked <= ROWS + killed * 128  # what was in flight is asked again, nothing else

@@ -12,10 +12,11 @@ from tests.batch.rig import Fleet, Rows, body, ids, lines, run, texts
 from vlfleet.batch.ask import Kind, Trouble
 from vlfleet.batch.batch import failures_path
 from vlfleet.batch.lines import LineFile
+from vlfleet.batch.patience import Terms
 from vlfleet.batch.record import Failure, Reply
 from vlfleet.batch.request import Request
 from vlfleet.batch.row import Flawed, Row
-from vlfleet.batch.runner import Runner, Terms
+from vlfleet.batch.runner import Runner
 from vlfleet.errors import VlfleetError
 
 QUICK = Terms(patience_seconds=0.5, pause_seconds=0.0)
@@ -106,7 +107,7 @@ async def test_a_fleet_that_takes_nothing_costs_no_row_and_is_waited_for(tmp_pat
     runner = await run(LineFile(tmp_path / "out.jsonl"), texts("a"), fleet, terms, warn=said.append)
     assert (fleet.asked["a"], runner.tally.refusals, runner.tally.answered) == (6, 5, 1)
     assert said == ["full; waiting"]
-    assert runner.trouble == ""
+    assert runner.patience.trouble == ""
 
 
 async def test_patience_ends_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from vlfleet.batch.journal import Journal, Output
 from vlfleet.batch.known import Known
 from vlfleet.batch.limit import MOST, REPLICA_REQUESTS, Limit
 from vlfleet.batch.lines import LineFile, beside, unwritable
+from vlfleet.batch.patience import Terms
 from vlfleet.batch.request import Settings
-from vlfleet.batch.runner import Runner, Terms
+from vlfleet.batch.runner import Runner
 from vlfleet.batch.settle import settle
 from vlfleet.batch.source import Source
 from vlfleet.batch.tally import Tally

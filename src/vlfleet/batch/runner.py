@@ -13,6 +13,7 @@ from vlfleet.batch.ask import Ask, Kind, Trouble
 from vlfleet.batch.journal import Journal
 from vlfleet.batch.known import Known
 from vlfleet.batch.limit import Limit
+from vlfleet.batch.patience import Patience, Terms
 from vlfleet.batch.record import Failure, Reply
 from vlfleet.batch.request import Flaw, Request
 from vlfleet.batch.row import Row
@@ -20,30 +21,10 @@ from vlfleet.batch.tally import Tally
 from vlfleet.client.retries import wait_seconds
 from vlfleet.errors import VlfleetError
 
-ATTEMPTS = 3
-"""Of one row, of which the fleet broke: a row that ends engines must not end them all."""
 IN_FLIGHT_BYTES = 64 << 20
 """Of the pictures of all requests under way; each is in memory twice while it is sent."""
 MOST_WAITING = 4096
 """Rows that wait for the answer to the same question of another row."""
-HOPELESS = 50
-"""So many rows after each other that only the server is to blame for, and none answered: the rest would fare no
-better."""
-WARN_SECONDS = 60.0
-"""Between two lines that say that a fleet is waited for."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """How long to bear with what."""
-
-    patience_seconds: float = 600.0
-    """For a fleet that is away or takes nothing."""
-    attempts: int = ATTEMPTS
-    retry_failed: bool = False
-    hopeless: int | None = HOPELESS
-    pause_seconds: float | None = None
-    """Between two attempts; None: as the client does."""
 
 
 @dataclass(eq=False)
@@ -55,7 +36,7 @@ class Runner:
     known: Known
     limit: Limit = field(default_factory=Limit)
     tally: Tally = field(default_factory=Tally)
-    terms: Terms = Terms()
+    terms: Terms = field(default_factory=Terms)
     warn: Callable[[str], None] = lambda line: None
     clock: Callable[[], float] = time.monotonic
     in_flight: int = 0
@@ -64,8 +45,7 @@ class Runner:
     """The source was read to its end, and each of its rows is settled."""
     error: VlfleetError | None = None
     """Why it ended early."""
-    trouble: str = ""
-    """What the fleet said when it last refused; empty since it answers again."""
+    patience: Patience = field(init=False)
     _stopping: bool = False
     _abandoned: bool = False
     _crash: BaseException | None = None
@@ -78,9 +58,9 @@ class Runner:
     _asked: dict[bytes, list[tuple[Row, bytes]]] = field(default_factory=dict)
     """By what is asked, the rows that wait for the same answer."""
     _waiting: int = 0
-    _trouble_since: float | None = None
-    _warned_at: float = float("-inf")
-    _hopeless: int = 0
+
+    def __post_init__(self) -> None:
+        self.patience = Patience(self.terms, self.warn)
 
     def stop(self) -> None:
         """Takes no more rows."""
@@ -224,7 +204,8 @@ class Runner:
                         self._end(VlfleetError(trouble.failure.cause, trouble.failure.remedy))
                         return None
                     if trouble.kind is Kind.REFUSED or attempts >= self.terms.attempts:
-                        self._blame(trouble)
+                        if error := self.patience.failed(trouble, any_answered=self.tally.answered > 0):
+                            self._end(error)
                         return replace(trouble.failure, attempts=attempts)
                     self.tally.retries += 1
             finally:
@@ -244,33 +225,15 @@ class Runner:
     def _heard(self, *, answered: bool = True) -> None:
         """The fleet is there, whatever it said."""
         self.limit.answered(self.clock(), self.in_flight)
-        self._trouble_since, self.trouble = None, ""
-        if answered:
-            self._hopeless = 0
+        self.patience.heard(answered=answered)
 
     def _refused(self, trouble: Trouble, sent_at: float) -> None:
-        """The fleet took it not; patience ends when it takes none for too long."""
-        now = self.clock()
+        """The fleet took it not."""
+        now, told = self.clock(), trouble.retry_after_seconds
         self.tally.refusals += 1
-        told = trouble.retry_after_seconds
         self.limit.refused(now, sent_at, None if told is None else min(told, self.terms.patience_seconds))
-        if self._trouble_since is None:
-            self._trouble_since = now
-        if now - self._warned_at >= WARN_SECONDS:
-            self._warned_at = now
-            self.warn(f"{trouble.failure.cause}; waiting")
-        self.trouble = trouble.failure.cause
-        if now - self._trouble_since >= self.terms.patience_seconds:
-            cause = f"{trouble.failure.cause}, for {self.terms.patience_seconds:.0f} s now"
-            self._end(VlfleetError(cause, "when it answers again, run the same command: it goes on where it was"))
-
-    def _blame(self, trouble: Trouble) -> None:
-        """Ends the run when one row after the other fails at the server."""
-        counts = trouble.kind is Kind.BROKEN or not self.tally.answered
-        self._hopeless = self._hopeless + 1 if counts else 0
-        if self.terms.hopeless and self._hopeless >= self.terms.hopeless:
-            cause = f"the last {self._hopeless} rows all failed: {trouble.failure.cause}"
-            self._end(VlfleetError(cause, "mend that, then run the same command with --retry-failed"))
+        if error := self.patience.refused(trouble.failure.cause, now):
+            self._end(error)
 
     async def _pause(self, attempts: int) -> bool:
         """Between two attempts; False when the run ends meanwhile."""

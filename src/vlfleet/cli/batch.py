@@ -63,8 +63,8 @@ def batch(
     """
     from vlfleet.batch.batch import Job
     from vlfleet.batch.limit import MOST
+    from vlfleet.batch.patience import Terms
     from vlfleet.batch.request import Settings
-    from vlfleet.batch.runner import Terms
     from vlfleet.batch.source import Columns, open_source
 
     check_text(prompt, "--prompt")

@@ -32,8 +32,8 @@ def line(batch: Batch) -> str:
         words.append(f"{runner.in_flight} in flight")
     if tally.prompt_tokens:
         words.append(f"{short(tally.prompt_tokens)} + {short(tally.completion_tokens)} tokens")
-    if runner and runner.trouble:
-        words.append(f"waiting: {runner.trouble}")
+    if runner and runner.patience.trouble:
+        words.append(f"waiting: {runner.patience.trouble}")
     return "  ".join(words)
 
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from vlfleet.client.cache import ResponseCache
     from vlfleet.client.chat import ChatStream
     from vlfleet.client.client import AsyncClient
-    from vlfleet.client.conversation import Conversation, ConversationStream
+    from vlfleet.client.conversation import Conversation
+    from vlfleet.client.conversation_stream import ConversationStream
     from vlfleet.client.errors import ServerError, TooSlowError
     from vlfleet.client.images import data_url, user_message
     from vlfleet.client.model import ModelInfo
@@ -50,7 +51,8 @@ _MODULES = {
     "cache": ("ResponseCache",),
     "chat": ("ChatStream",),
     "client": ("AsyncClient",),
-    "conversation": ("Conversation", "ConversationStream"),
+    "conversation": ("Conversation",),
+    "conversation_stream": ("ConversationStream",),
     "errors": ("ServerError", "TooSlowError"),
     "images": ("data_url", "user_message"),
     "model": ("ModelInfo",),

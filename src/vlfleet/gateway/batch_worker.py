@@ -18,9 +18,10 @@ from vlfleet.batch.journal import Journal
 from vlfleet.batch.known import Known
 from vlfleet.batch.limit import REPLICA_REQUESTS, Limit
 from vlfleet.batch.lines import LineFile
+from vlfleet.batch.patience import Terms
 from vlfleet.batch.record import Reply
 from vlfleet.batch.request import ID_BYTES, Request, Settings
-from vlfleet.batch.runner import Runner, Terms
+from vlfleet.batch.runner import Runner
 from vlfleet.batch.settle import settle
 from vlfleet.batch.shelf import OUTPUT, Record, Shelf
 from vlfleet.batch.source_lines import Lines
