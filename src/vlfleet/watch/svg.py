@@ -66,7 +66,7 @@ def _y(value: float, top: float) -> float:
 
 def _ceiling(value: float) -> float:
     """The next of 1, 2, 4, 5, 10 times a power of ten, so that quarters of it are short numbers."""
-    if not math.isfinite(value) or value <= 0:
+    if not 1e-300 < value < 1e300:  # nothing, or beyond what floats can step through
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next((step * power for step in (1, 2, 4, 5) if value <= step * power * (1 + 1e-9)), 10 * power)
