@@ -179,9 +179,11 @@ class Metrics:
     def sent_media(self, replica: str, media: int, left_out: int, saved_bytes: int) -> None:
         """A request with so many media went to `replica`, which holds some: these were left out."""
         if media:
-            self.media.labels(replica, "held").inc(left_out)
-            self.media.labels(replica, "sent").inc(media - left_out)
-            self.saved_bytes.labels(replica).inc(saved_bytes)
+            if left_out:
+                self.media.labels(replica, "held").inc(left_out)
+                self.saved_bytes.labels(replica).inc(saved_bytes)
+            if media > left_out:
+                self.media.labels(replica, "sent").inc(media - left_out)
 
     def answered(self, replica: str, ask: Ask) -> None:
         """`replica` answered."""

@@ -23,6 +23,9 @@ ROOM_SECONDS = 4.0
 never idle, little enough that a request of another key, or an urgent one, does not stand behind a long line."""
 ROOM_REQUESTS = 32
 """It gets so many at once in any case: slow engines must decode many sequences together, too."""
+LESSONS_A_SECOND, MOST_LESSONS = 100.0, 100.0
+"""A replica learns from so many answers in a second, and from so many at once: more would tell nothing new (it is sure
+of itself after 40), and learning costs as much as choosing."""
 MOST_PER_SLOT = 1.25
 """Requests for each sequence that it can decode: media of the next ones are processed while they wait for a slot."""
 
@@ -76,6 +79,7 @@ class Tracker:
         self._batch: list[Left] = []
         """Of the first tokens that came at `_moved_at`."""
         self._batch_began = self._batch_ended = 0.0
+        self._lessons, self._lessons_at = MOST_LESSONS, 0.0
 
     @property
     def in_flight(self) -> int:
@@ -145,11 +149,11 @@ class Tracker:
         tokens = job.answer_tokens if answer_tokens is None else answer_tokens
         if answer_tokens:
             self.answers.came(job.limit_tokens, answer_tokens)
-        if not job.streams:
+        if not job.streams and self._heeds(now):
             self.learner.whole(job.visit.left, job.terms, tokens - 1, job.answer_tokens - 1, now - job.sent_at)
-        elif job in self._waiting:
+        elif job.streams and job in self._waiting:
             self.first_token(job, now)
-        elif job in self._decoding and answer_tokens:
+        elif job.streams and job in self._decoding and answer_tokens and self._heeds(now):
             running = (job.running + len(self._decoding)) / 2
             self.learner.decoded(answer_tokens - 1, running, now - job.first_at)
         self.mirror.finished(job.visit, tokens)
@@ -198,8 +202,17 @@ class Tracker:
         if not self._waiting:  # sums of floats keep a rest
             self._preprocess_seconds = self._engine_seconds = 0.0
 
+    def _heeds(self, now: float) -> bool:
+        """Whether it learns from what came at `now`."""
+        saved = self._lessons + (now - self._lessons_at) * LESSONS_A_SECOND
+        self._lessons, self._lessons_at = (saved if saved < MOST_LESSONS else MOST_LESSONS), now
+        if self._lessons < 1:
+            return False
+        self._lessons -= 1
+        return True
+
     def _teach(self) -> None:
         seconds = self._batch_ended - self._batch_began
-        if seconds > 0:
+        if seconds > 0 and self._heeds(self._batch_ended):
             self.learner.first_token(len(self._batch), self._batch, seconds)
         self._batch.clear()
