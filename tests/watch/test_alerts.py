@@ -247,6 +247,7 @@ CASES = [
     Case("slo_burn", "fleet", failures(0.2), failures(0.5, a_second=0.02), "too few"),
     Case("slo_burn", "fleet", late(0.2), late(0.02), "2 % burn slowly"),
     Case("nobody_ready", "fleet", all_phases("ready", "starting"), all_phases("starting", "starting"), "it starts"),
+    Case("nobody_ready", "fleet", all_phases("ready", "backoff"), all_phases("ready", "draining"), "it is stopped"),
 ]
 
 

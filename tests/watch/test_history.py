@@ -179,6 +179,19 @@ def test_a_clock_that_jumps_loses_nothing(tmp_path: Path) -> None:
     assert len(read(path, START, START + 200)[1]) == 200
 
 
+def test_samples_of_one_second_are_added_up(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    history = History(path)
+    for at in (0.01, 0.99):
+        history.add(START + at, {"r0|images+": 2.0, "r0|kv": at})
+    history.flush()
+    history.add(START + 0.999, {"r0|images+": 3.0})
+    history.close()
+    ((_, found),) = read(path, START, START + 1)[1]
+    assert found["r0|images+"] == 7
+    assert found["r0|kv"] == pytest.approx(0.5)
+
+
 def test_events_come_back_in_order(tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite"
     history = History(path)

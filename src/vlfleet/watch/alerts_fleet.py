@@ -77,9 +77,10 @@ def _sum(sample: Sample, name: str) -> float:
 
 
 def nobody_ready(window: Window) -> dict[str, float]:
-    replicas = window.now.replicas
-    waits = any(replica.phase == "ready" for each in window.samples for replica in each.replicas)
-    return {"fleet": float(waits and not any(replica.phase == "ready" for replica in replicas))}
+    """1 when some replica was ready and none is, unless the fleet is being stopped."""
+    phases = {replica.phase for replica in window.now.replicas}
+    was_ready = any(replica.phase == "ready" for each in window.samples for replica in each.replicas)
+    return {"fleet": float(was_ready and not phases & {"ready", "draining", "stopped"})}
 
 
 def rules(slo: Slo | None = None) -> tuple[Rule, ...]:

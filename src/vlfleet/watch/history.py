@@ -86,8 +86,9 @@ class History:
             return
         try:
             with self._db:
-                for at, point in waiting:
-                    self._put(1, at, point)
+                for at, points in _grouped(waiting).items():
+                    there = [each for _, each in _points(self._db, 1, at, at + 1)] + points
+                    self._put(1, at, there[0] if len(there) == 1 else merged(there))
                 self._db.executemany(
                     "INSERT INTO events (at, kind, code, subject, text, advice) VALUES (?, ?, ?, ?, ?, ?)",
                     [(e.at, e.kind, e.code, e.subject, e.text, e.advice) for e in events],
@@ -231,6 +232,14 @@ def _open(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _grouped(waiting: Sequence[tuple[int, Point]]) -> dict[int, list[Point]]:
+    """By second: samples that are a second apart may fall into the same one."""
+    found: dict[int, list[Point]] = {}
+    for at, point in waiting:
+        found.setdefault(at, []).append(point)
+    return found
 
 
 def _set_aside(path: Path) -> Path:

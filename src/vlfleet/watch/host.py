@@ -15,10 +15,15 @@ class HostReader:
 
     def __init__(self, folder: Path, root: Path = Path("/")) -> None:
         self._folder, self._group = folder, root / "sys/fs/cgroup"
-        psutil.cpu_percent()  # the first answer means nothing: it is the share since this call
+        with suppress(OSError, psutil.Error):
+            psutil.cpu_percent()  # the first answer means nothing: it is the share since this call
 
     def read(self) -> HostSample:
-        """What the kernel says; zeros where it says nothing. Raises nothing."""
+        """What the kernel says; zeros where it says nothing.
+
+        Raises:
+            OSError: there is no /proc.
+        """
         facts: dict[str, int] = {}
         memory = psutil.virtual_memory()
         facts["memory_bytes"], facts["used_bytes"] = self._container(memory.total, memory.total - memory.available)
