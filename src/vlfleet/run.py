@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,7 +186,7 @@ async def _serve(
 ) -> ExitCode:
     control = Control(supervisor, folder)
     interrupts, draining = Interrupts(supervisor.kill), asyncio.Event()
-    runners = await _open_gateway(supervisor, engine, control, folder, keyring, draining)
+    runners = await _open_gateway(supervisor, engine, control, folder, keyring, draining, say)
     tasks: list[asyncio.Task[Any]] = []
     status: Status = "stopped"
     reason = ""
@@ -229,6 +229,7 @@ async def _open_gateway(
     folder: FleetFolder,
     keyring: Keyring,
     draining: asyncio.Event,
+    say: Callable[[str], None],
 ) -> list[web.AppRunner]:
     """Opens the gateway's port and the admin's, and writes into the spec which ones they got when asked for port 0."""
     from vlfleet import gateway
@@ -236,6 +237,7 @@ async def _open_gateway(
     from vlfleet.gateway.access import Access
     from vlfleet.gateway.admin import build_admin, new_token
     from vlfleet.gateway.state import GATEWAY
+    from vlfleet.watch.watcher import Watcher
 
     spec = supervisor.spec
     app = gateway.build_app(
@@ -250,6 +252,12 @@ async def _open_gateway(
         access=Access(keyring),
         batches=folder.path / "batches",
     )
+
+    async def watched(app: web.Application) -> AsyncIterator[None]:
+        async with Watcher(supervisor.replicas, lambda: app[GATEWAY].metrics.text(), folder.path, say=say):
+            yield
+
+    app.cleanup_ctx.append(watched)
     runner = await gateway.serve(app, spec.host, spec.port)
     admin = build_admin(
         token=new_token(folder.admin_token),
