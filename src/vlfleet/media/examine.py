@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 from dataclasses import dataclass
 
@@ -181,6 +180,6 @@ def _frames(text: memoryview, vision: Vision, limits: MediaLimits) -> Medium:
 
 def _decode(text: memoryview) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        return binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError):
         raise MediaError("is not valid base64", "encode the whole file with the standard alphabet") from None
