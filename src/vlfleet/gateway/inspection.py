@@ -35,6 +35,9 @@ REFUSED_FIELDS = {
     "chat_template": "a template is a program",
     "prompt_embeds": "tensors from clients are not loaded (CVE-2025-62164)",
 }
+FLAG, TEXT, WHOLE = (bool, type(None)), (str, type(None)), (int, type(None))
+CHECKED_FIELDS = frozenset({*REFUSED_FIELDS, "chat_template_kwargs", "stream", "cache_salt", "priority", "n"})
+"""Of `check_fields`; most requests have one of them, or none."""
 TEMPLATE_SWITCHES = frozenset({"enable_thinking", "add_vision_id", "add_generation_prompt"})
 """Keys of `chat_template_kwargs` that are harmless; others can freeze an engine (CVE-2025-62426)."""
 
@@ -127,6 +130,8 @@ def check_fields(request: Json, served_model_name: str) -> None:
     if model is not None and model != served_model_name:
         message = f"the model {str(model)[:80]!r} is not served here; ask for {served_model_name!r}"
         raise ApiError(404, "model_not_found", message, param="model")
+    if CHECKED_FIELDS.isdisjoint(request):
+        return
     for name, reason in REFUSED_FIELDS.items():
         if request.get(name) is not None:
             raise bad_request(name, f"{name} is not taken from clients: {reason}", "leave it out")
@@ -135,11 +140,11 @@ def check_fields(request: Json, served_model_name: str) -> None:
         allowed = ", ".join(sorted(TEMPLATE_SWITCHES))
         raise bad_request("chat_template_kwargs", "chat_template_kwargs has a key that is not known", f"use {allowed}")
     # vLLM reads "16" and 16.0 as 16, and "yes" as true: only what cannot be read in two ways goes through.
-    if not isinstance(request.get("stream"), bool | None):
+    if not isinstance(request.get("stream"), FLAG):
         raise bad_request("stream", "stream is neither true nor false", "send true or false")
-    if not isinstance(request.get("cache_salt"), str | None):
+    if not isinstance(request.get("cache_salt"), TEXT):
         raise bad_request("cache_salt", "cache_salt is not a string", "send a string")
-    if not isinstance(request.get("priority"), int | None):
+    if not isinstance(request.get("priority"), WHOLE):
         raise bad_request("priority", "priority is not a whole number", "send one; lower goes first")
     choices = request.get("n")
     if choices is not None and not (isinstance(choices, int) and choices <= MAX_CHOICES):

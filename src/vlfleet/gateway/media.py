@@ -21,6 +21,7 @@ OTHER_KEYS = ("video_url", "video", "audio_url", "audio", "input_audio")
 SCHEME = "data:"
 VIDEO = re.compile(r"data:video/|file-|https?:", re.IGNORECASE)
 MEDIA_KEYS = PICTURE_KEYS + OTHER_KEYS
+CONTENT = (str, list, type(None))
 TEXT_KEYS = {"type", "text"}
 EMBEDDING_KEYS = ("image_embeds", "video_embeds", "audio_embeds")
 
@@ -89,7 +90,7 @@ def check_messages(messages: Any, media: Media) -> None:
         if not isinstance(message, dict):
             raise bad_request(path, f"{path} is not an object", "send {role, content}")
         content = message.get("content")
-        if not isinstance(content, str | list | None):
+        if not isinstance(content, CONTENT):
             raise bad_request(f"{path}.content", f"{path}.content is no text", "send a string or a list of parts")
         for p, part in enumerate(content if isinstance(content, list) else ()):
             check_part(part, m, p, media)
