@@ -14,7 +14,6 @@ from tests.fakes.engine import Behaviour
 from tests.fakes.media import Costs
 from tests.gateway.rig import MODEL, rig
 from tests.gateway.test_media_route import MEDIA
-from vlfleet.cli.route import TERMS
 
 
 async def run(*arguments: str) -> tuple[int | None, str, str]:
