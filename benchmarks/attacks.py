@@ -3,8 +3,8 @@
 python -m benchmarks.attacks [--router NAME=COMMAND] [--server NAME=PORT]
 
 vlfleet's gateway, and each router (started before the same backend), get every request of the corpus of
-tests/security/raw_requests.py and every route of tests/security/vllm_routes.json. --server is one that runs already; its
-backend cannot be seen.
+tests/security/raw_requests.py and every route of tests/security/vllm_routes.json. --server is one that runs already;
+its backend cannot be seen.
 """
 
 from __future__ import annotations

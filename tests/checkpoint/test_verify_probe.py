@@ -16,7 +16,7 @@ import pytest
 from tests.checkpoint.test_preflight import change
 from vlfleet.checkpoint import preflight
 from vlfleet.client import Answer
-from vlfleet.client.chat import Usage
+from vlfleet.client.answer import Usage
 from vlfleet.demo import model_path
 from vlfleet.demo.probe import degenerate, judge
 

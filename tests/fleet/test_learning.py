@@ -15,7 +15,6 @@ from tests.checkpoints import COPIED, DEMO_MODEL
 from tests.fleet.rig import FAST, SERVER, ScriptEngine, WatchedSupervisor, fleet, until
 from tests.plan.shapes import config
 from tests.plan.test_memory import LOGS, decisions
-from vlfleet.fleet.facts import facts_of
 from vlfleet.engine.launch import (
     EngineOptions,
     EngineSpec,
@@ -29,6 +28,7 @@ from vlfleet.engine.launch import (
 from vlfleet.engine.vllm import VllmEngine
 from vlfleet.engine.vllm.install import Install
 from vlfleet.errors import VlfleetError
+from vlfleet.fleet.facts import facts_of
 from vlfleet.fleet.folder import FleetFolder, Lock
 from vlfleet.fleet.replica import Phase
 from vlfleet.fleet.spec import FleetSpec
