@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import random
 import sys
 import time
@@ -81,6 +82,7 @@ def keep(name: str, content: bytes) -> None:
 
 
 def main() -> None:
+    logging.getLogger("vlfleet.gateway").setLevel(logging.CRITICAL)  # it tells of every bad request
     options = arguments()
     report = fuzz(options.target or list(TARGETS), options.executions, options.seed)
     print(json.dumps(report, indent=2))

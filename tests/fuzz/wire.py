@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from functools import cache
 from typing import Any
 
@@ -50,7 +49,6 @@ class Wire:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        logging.getLogger("vlfleet.gateway").setLevel(logging.CRITICAL)
         self.server = self.loop.run_until_complete(self._open())
 
     @classmethod

@@ -31,7 +31,7 @@ class Window:
             over -= much
             wait = when + WINDOW_SECONDS - now
             if over <= 1e-9:
-                return max(wait, 0.0)
+                return min(max(wait, 0.0), WINDOW_SECONDS)  # a sum of floats may be a little more
         return 0.0
 
     def take(self, amount: float, now: float) -> None:

@@ -13,6 +13,7 @@ MAX_DEPTH = 64
 """Nesting beyond which an answer is a loop of brackets, not data."""
 CONSTANTS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
+_CUT_NUMBER = re.compile(r"[-+]?[0-9.][-+0-9.eE]*\Z|[-+]\Z")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9-]*")
 _BLANK = re.compile(r"(?:\s|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
@@ -159,11 +160,12 @@ class Reader:
         return data.decode("utf-16-be", errors="replace")
 
     def scalar(self) -> Json:
+        if _CUT_NUMBER.match(self.text, self.at):  # more of it may have been to come: 4.8 of 4.8e-244
+            self.at = len(self.text)
+            raise CutOffError
         match = _NUMBER.match(self.text, self.at)
         if match is not None:
             self.at = match.end()
-            if self.at == len(self.text):
-                raise CutOffError
             digits = match.group()
             try:
                 return json.loads(digits)
