@@ -20,7 +20,8 @@ from typing import Any
 from benchmarks.route_engine import Clock, Engine, Sim, Speed
 from benchmarks.route_policies import CacheAware, HandFed, ImageHash, LeastConnections, Make, Ours, RoundRobin, Route
 from vlfleet.gateway.route import Capacities, Coefficients, Features, Medium, Policy, Router, features
-from vlfleet.gateway.route.mirror import GIB, PIXEL_BYTES_PER_TOKEN
+from vlfleet.gateway.route.mirror import PIXEL_BYTES_PER_TOKEN
+from vlfleet.plan.terms import GIB
 
 SYSTEM = b"You are a careful assistant that answers questions about pictures in one short sentence. " * 2
 TRUTH = Coefficients()

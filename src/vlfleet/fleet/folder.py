@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlfleet.errors import ExitCode, VlfleetError
+from vlfleet.files import replace_private
 from vlfleet.home import home
 from vlfleet.media.identity import SECRET_BYTES
 
 _LEAST_BYTES = 64 << 10
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -92,8 +92,8 @@ class FleetFolder:
             if len(secret := path.read_bytes()) == SECRET_BYTES:
                 return secret
         secret = secrets.token_bytes(SECRET_BYTES)
-        with contextlib.suppress(OSError), os.fdopen(os.open(path, _NEW, 0o600), "wb") as file:
-            file.write(secret)
+        with contextlib.suppress(OSError):
+            replace_private(path, secret)
         return secret
 
     def make(self) -> None:

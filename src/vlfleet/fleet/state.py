@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, Literal, TypeVar
 import orjson
 
 from vlfleet.engine.launch import EngineOptions, EngineSpec, Placement
+from vlfleet.files import replace_private
 from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.processes import EngineProcess, ProcessId
 from vlfleet.fleet.replica import Phase, Replica
@@ -44,13 +44,7 @@ class FleetState:
 
 def save(folder: FleetFolder, state: bytes, *, durable: bool = True) -> None:
     """Replaces the state file at once: a reader sees the old one or the new one. `durable` survives a power cut."""
-    new = folder.path / "state.json.new"
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(state)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    new.replace(folder.state)
+    replace_private(folder.state, state, durable=durable)
 
 
 def load(folder: FleetFolder) -> FleetState | None:

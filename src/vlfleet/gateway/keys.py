@@ -21,6 +21,7 @@ from pathlib import Path
 import orjson
 
 from vlfleet.errors import ExitCode, VlfleetError
+from vlfleet.files import replace_private
 
 PREFIX = "vlf-"
 """So that scanners of repositories and logs can tell one."""
@@ -125,12 +126,7 @@ class KeyFile:
             fcntl.flock(folder, fcntl.LOCK_EX)
             keys = list(self.read())
             yield keys
-            new = self.path.with_suffix(".new")
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-                file.write(orjson.dumps({"schema": SCHEMA, "keys": [asdict(key) for key in keys]}))
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self.path)
+            replace_private(self.path, orjson.dumps({"schema": SCHEMA, "keys": [asdict(key) for key in keys]}))
         finally:
             os.close(folder)
 

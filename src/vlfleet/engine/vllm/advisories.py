@@ -63,7 +63,7 @@ PROCESSOR_KWARGS = Advisory(
     "vLLM PR #51449",
     (0, 32, 0),
     "lets 404 bytes of mm_processor_kwargs ask for 700 MiB",
-    covered="the gateway refuses the field",
+    covered="the gateway refuses more pixels than the fleet allows, and keys that it does not know",
     source="--trust-request-mm-kwargs is absent in 0.26.0, and off in 0.32.0 (entrypoints/launchers/cli_args.py)",
 )
 ADVISORIES = (HOST_HEADER, IMAGE_BOMB, PROCESSOR_FETCHES, PRIVATE_ADDRESSES, PROCESSOR_KWARGS)

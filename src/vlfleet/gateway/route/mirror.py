@@ -10,8 +10,9 @@ from vlfleet.gateway.route.encoder_mirror import EncoderMirror
 from vlfleet.gateway.route.features import Features, Medium
 from vlfleet.gateway.route.prefix_mirror import Held, PrefixMirror
 from vlfleet.gateway.route.processor_mirror import ProcessorMirror, Residency
+from vlfleet.plan.flags import MM_PROCESSOR_CACHE_GB
+from vlfleet.plan.terms import GIB
 
-GIB = 1 << 30
 PIXEL_BYTES_PER_TOKEN = 4 * (3 * 2 * 14 * 14) * 4
 """Of processed pixels: four patches of 3 colours, 2 frames, 14 x 14, in float32 (measured with vLLM 0.26; 0.32 casts
 them to the model's type). The larger figure: an item that is taken for larger is thrown out earlier here than there."""
@@ -21,7 +22,7 @@ them to the model's type). The larger figure: an item that is taken for larger i
 class Capacities:
     """Of one replica's caches; 0 where it has none."""
 
-    mm_processor_cache_gb: float = 4.0
+    mm_processor_cache_gb: float = MM_PROCESSOR_CACHE_GB
     """vLLM's default; 0 where media have no uuid (embedded engine), or more than one API server shares the work."""
     encoder_cache_tokens: int = 8192
     """`max_num_batched_tokens`, at least the tokens of the largest item (vLLM `compute_mm_encoder_budget`)."""
