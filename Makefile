@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo up test check format test-engine bench soak audit lock clean
+.PHONY: demo up test check format test-engine test-web bench soak audit lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -35,6 +35,10 @@ format: $(VENV)/.ready ## mend style and generated docs
 test-engine: $(VENV)/.ready ## the tests marked engine: against the real vLLM on the CPU (installs .venv-vllm, 4 GB)
 	@scripts/setup-vllm .venv-vllm
 	@$(BIN)/python -m pytest -m engine $(ENGINE_TESTS)
+
+test-web: $(VENV)/.ready ## the tests marked browser: the web page in headless Chromium (needs chromium; installs Playwright)
+	@scripts/setup-web $(VENV)
+	@$(BIN)/python -m pytest -m browser tests/web
 
 bench: $(VENV)/.ready ## the figures of docs/measurements.md that need no GPU
 	@$(BIN)/python -m benchmarks.embedded
