@@ -22,7 +22,7 @@ def told(registry: CollectorRegistry) -> dict[tuple[str, frozenset[tuple[str, st
 @given(SOME)
 def test_by_replica(observed: list[tuple[str, float]]) -> None:
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    mine = Durations("vlfleet:x_seconds", "Some.", SECONDS, by_replica=True)
+    mine = Durations("vlfleet:x_seconds", "Some.", SECONDS, label="replica")
     ours.register(mine)
     histogram = Histogram("vlfleet:x_seconds", "Some.", ("replica",), registry=theirs, buckets=SECONDS)
     for replica, seconds in observed:

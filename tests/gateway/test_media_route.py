@@ -237,6 +237,7 @@ async def test_what_is_looked_at_is_counted() -> None:
         assert await made.metric(f'vlfleet:media_resident{{replica="{replica}"}}') == 1
         assert await made.metric(f'vlfleet:images_total{{replica="{replica}"}}') == 3
         assert await made.metric(f'vlfleet:visual_tokens_total{{replica="{replica}"}}') == 3 * 37 * 37
+        assert await made.metric('vlfleet:request_duration_by_size_seconds_count{visual_tokens="513-2048"}') == 3
         assert await made.metric("vlfleet:queue_requests") == 0
 
 

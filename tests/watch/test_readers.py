@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from vlfleet.gateway.durations import Durations
 from vlfleet.watch.engine_metrics import read_engine
 from vlfleet.watch.exposition import read
 from vlfleet.watch.gateway_metrics import read_gateway
 from vlfleet.watch.histogram import EMPTY, from_cumulative
 from vlfleet.watch.host import HostReader
+from vlfleet.watch.sizes import SIZES, size_of
 
 RECORDED = Path(__file__).parent / "recorded"
 
@@ -59,6 +61,23 @@ def test_the_gateways_failures_are_told_apart() -> None:
     assert (gateway.traffic["r0"].answered, gateway.traffic["r0"].failed) == (7, 3)
     assert gateway.refused_before == 4
     assert set(gateway.traffic) == {"r0"}
+
+
+def test_times_by_the_size_of_pictures() -> None:
+    registry = CollectorRegistry()
+    times = Durations("vlfleet:request_duration_by_size_seconds", "?", (1, 5), label="visual_tokens")
+    registry.register(times)
+    for tokens, seconds in ((0, 0.5), (300, 3.0), (512, 4.0), (513, 6.0), (90_000, 9.0)):
+        times.observe(seconds, size_of(tokens))
+    found = read_gateway(generate_latest(registry).decode()).duration_by_size
+    assert {size: each.counts for size, each in found.items()} == {
+        "0": (1, 0, 0),
+        "1-512": (0, 2, 0),
+        "513-2048": (0, 0, 1),
+        "8193+": (0, 0, 1),
+    }
+    assert found["1-512"].sum == 7
+    assert [size_of(tokens) for tokens in (1, 2048, 2049, 8192, 8193)] == [SIZES[n] for n in (1, 2, 3, 3, 4)]
 
 
 def test_several_engines_behind_one_port_are_summed_but_for_the_fullest_cache() -> None:

@@ -15,7 +15,7 @@ from prometheus_client.utils import floatToGoString
 
 @dataclass
 class _Tally:
-    """Observations of one replica, or of all."""
+    """Observations with one value of the label, or of all."""
 
     counts: list[int]
     """Of each bucket by itself; the last one has no end."""
@@ -23,33 +23,33 @@ class _Tally:
 
 
 class Durations(Collector):
-    """One histogram, by replica or of all together. Of one thread, which is the loop's."""
+    """One histogram, by the values of `label` or of all together. Of one thread, which is the loop's."""
 
-    def __init__(self, name: str, documentation: str, bounds: Sequence[float], *, by_replica: bool = False) -> None:
+    def __init__(self, name: str, documentation: str, bounds: Sequence[float], *, label: str = "") -> None:
         self.name, self.documentation = name, documentation
         self._bounds = tuple(bounds)
-        self._labels = ("replica",) if by_replica else ()
+        self._labels = (label,) if label else ()
         self._tallies: dict[str, _Tally] = {}
-        if not by_replica:
+        if not label:
             self._add("")
 
-    def observe(self, seconds: float, replica: str = "") -> None:
+    def observe(self, seconds: float, value: str = "") -> None:
         """Something took `seconds`."""
-        tally = self._tallies.get(replica) or self._add(replica)
+        tally = self._tallies.get(value) or self._add(value)
         tally.counts[bisect_left(self._bounds, seconds)] += 1
         tally.seconds += seconds
 
-    def since(self, start: float, replica: str = "") -> None:
+    def since(self, start: float, value: str = "") -> None:
         """Something began at `start` of `time.perf_counter()` and is over."""
-        self.observe(time.perf_counter() - start, replica)
+        self.observe(time.perf_counter() - start, value)
 
     def collect(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(self.name, self.documentation, labels=self._labels)
         ends = [*map(floatToGoString, self._bounds), "+Inf"]
-        for replica, tally in self._tallies.items():
+        for value, tally in self._tallies.items():
             buckets = list(zip(ends, itertools.accumulate(tally.counts), strict=True))
-            family.add_metric([replica] if self._labels else [], buckets, tally.seconds)
+            family.add_metric([value] if self._labels else [], buckets, tally.seconds)
         yield family
 
-    def _add(self, replica: str) -> _Tally:
-        return self._tallies.setdefault(replica, _Tally([0] * (len(self._bounds) + 1)))
+    def _add(self, value: str) -> _Tally:
+        return self._tallies.setdefault(value, _Tally([0] * (len(self._bounds) + 1)))

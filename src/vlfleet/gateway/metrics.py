@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
@@ -13,6 +14,7 @@ from vlfleet.gateway.durations import Durations
 from vlfleet.gateway.inspection import Ask
 from vlfleet.gateway.route.gate import Gate
 from vlfleet.gateway.route.router import Router
+from vlfleet.watch.sizes import size_of
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 """Buckets for times of the engine; vLLM's own go to the same order of magnitude."""
@@ -130,19 +132,30 @@ class Metrics:
             "vlfleet:time_to_first_token_seconds",
             "From the request's last byte to the stream's first event.",
             SECONDS,
-            by_replica=True,
+            label="replica",
         )
         self.duration = self._durations(
             "vlfleet:request_duration_seconds",
             "From the request's last byte to the answer's.",
             SECONDS,
-            by_replica=True,
+            label="replica",
+        )
+        self.first_token_by_size = self._durations(
+            "vlfleet:time_to_first_token_by_size_seconds",
+            "The same, by visual tokens of the request.",
+            SECONDS,
+            label="visual_tokens",
+        )
+        self.duration_by_size = self._durations(
+            "vlfleet:request_duration_by_size_seconds",
+            "From the request's last byte to the answer's, of requests answered, by their visual tokens.",
+            SECONDS,
+            label="visual_tokens",
         )
         self.overhead = self._durations(
             "vlfleet:gateway_overhead_seconds",
             "From the request's last byte until it is sent to a replica.",
             OVERHEAD_SECONDS,
-            by_replica=False,
         )
 
         self.images = Counter(
@@ -155,11 +168,10 @@ class Metrics:
             "vlfleet:queue_wait_seconds",
             "From the request's last byte until it might go to a replica.",
             SECONDS,
-            by_replica=False,
         )
 
-    def _durations(self, name: str, documentation: str, bounds: Sequence[float], *, by_replica: bool) -> Durations:
-        made = Durations(name, documentation, bounds, by_replica=by_replica)
+    def _durations(self, name: str, documentation: str, bounds: Sequence[float], label: str = "") -> Durations:
+        made = Durations(name, documentation, bounds, label=label)
         self.registry.register(made)
         return made
 
@@ -176,6 +188,12 @@ class Metrics:
         counter.inc()
         self.duration.since(started, replica)
 
+    def first_token(self, replica: str, ask: Ask, started: float) -> None:
+        """A stream of `replica` begins now."""
+        seconds = time.perf_counter() - started
+        self.time_to_first_token.observe(seconds, replica)
+        self.first_token_by_size.observe(seconds, size_of(ask.features.visual_tokens))
+
     def sent_media(self, replica: str, media: int, left_out: int, saved_bytes: int) -> None:
         """A request with so many media went to `replica`, which holds some: these were left out."""
         if media:
@@ -185,11 +203,13 @@ class Metrics:
             if media > left_out:
                 self.media.labels(replica, "sent").inc(media - left_out)
 
-    def answered(self, replica: str, ask: Ask) -> None:
-        """`replica` answered."""
+    def answered(self, replica: str, ask: Ask, started: float) -> None:
+        """`replica` has answered."""
+        tokens = ask.features.visual_tokens
+        self.duration_by_size.since(started, size_of(tokens))
         if ask.pictures:
             self.images.labels(replica).inc(ask.pictures)
-            self.visual_tokens.labels(replica).inc(ask.features.visual_tokens)
+            self.visual_tokens.labels(replica).inc(tokens)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -229,7 +229,7 @@ async def visit(exchange: Exchange, replica: Replica, decision: Decision) -> web
             continue
         if exchange.code == 200:
             router.finished(replica.name, exchange.visit.job, time.monotonic(), exchange.visit.tokens or None)
-            gateway.metrics.answered(replica.name, exchange.ask)
+            gateway.metrics.answered(replica.name, exchange.ask, exchange.started)
         else:
             router.failed(replica.name, exchange.visit.job, time.monotonic())
         return response

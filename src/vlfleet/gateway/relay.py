@@ -64,7 +64,7 @@ def count_first(exchange: Exchange, replica: Replica) -> None:
     if visit := exchange.visit:
         exchange.gateway.router.first_token(replica.name, visit.job, time.monotonic())
         metrics.predicted_first_token.labels(replica.name).inc(visit.decision.terms.first_token)
-    metrics.time_to_first_token.since(exchange.started, replica.name)
+    metrics.first_token(replica.name, exchange.ask, exchange.started)
 
 
 class Client:

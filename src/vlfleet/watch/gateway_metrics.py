@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 from vlfleet.watch.exposition import Line, read
-from vlfleet.watch.histogram import EMPTY, from_cumulative
+from vlfleet.watch.histogram import EMPTY, Histogram, from_cumulative
 from vlfleet.watch.model import GatewaySample, Traffic
 
 _OF_REPLICA = {
@@ -36,12 +36,16 @@ _HISTOGRAMS = {
     "vlfleet:request_duration_seconds": "duration",
     _OVERHEAD: "overhead",
 }
+_BY_SIZE = {
+    "vlfleet:time_to_first_token_by_size_seconds": "first_token_by_size",
+    "vlfleet:request_duration_by_size_seconds": "duration_by_size",
+}
 _CLIENT_LEFT = "499"
 _NOBODY = ("", "none")
 """The replica of a request that was refused before any had it."""
 _STARTS = (
     *(*_OF_REPLICA, "vlfleet:media_total", "vlfleet:encoder_runs_total", *_OF_FLEET, _REQUESTS, _TRUST),
-    *(f"{name}_{part}" for name in _HISTOGRAMS for part in ("bucket", "sum")),
+    *(f"{name}_{part}" for name in (*_HISTOGRAMS, *_BY_SIZE) for part in ("bucket", "sum")),
 )
 
 
@@ -54,6 +58,7 @@ def read_gateway(text: str) -> GatewaySample:
     for line in read(text, _STARTS):
         name, labels, value = line
         replica = labels.get("replica", "")
+        key = replica or labels.get("visual_tokens", "")
         if not math.isfinite(value):
             continue
         if field := _OF_FLEET.get(name):
@@ -65,16 +70,19 @@ def read_gateway(text: str) -> GatewaySample:
         elif name == _TRUST and labels.get("cache") == "mm":
             replicas[replica]["mm_trust"] = value
         elif name.endswith("_bucket"):
-            buckets[name.removesuffix("_bucket"), replica][float(labels["le"])] = value
+            buckets[name.removesuffix("_bucket"), key][float(labels["le"])] = value
         elif name.endswith("_sum"):
-            sums[name.removesuffix("_sum"), replica] = value
+            sums[name.removesuffix("_sum"), key] = value
     found = {key: from_cumulative(each, sums.get(key, 0.0)) for key, each in buckets.items()}
     facts: dict[str, dict[str, Any]] = {replica: dict(each) for replica, each in replicas.items()}
-    for (name, replica), histogram in found.items():
-        if name != _OVERHEAD:
-            facts.setdefault(replica, {})[_HISTOGRAMS[name]] = histogram
+    sizes: dict[str, dict[str, Histogram]] = {field: {} for field in _BY_SIZE.values()}
+    for (name, key), histogram in found.items():
+        if name in _BY_SIZE:
+            sizes[_BY_SIZE[name]][key] = histogram
+        elif name != _OVERHEAD:
+            facts.setdefault(key, {})[_HISTOGRAMS[name]] = histogram
     traffic = {replica: Traffic(**each) for replica, each in facts.items() if replica not in _NOBODY}
-    return GatewaySample(**fleet, overhead=found.get((_OVERHEAD, ""), EMPTY), traffic=traffic)
+    return GatewaySample(**fleet, **sizes, overhead=found.get((_OVERHEAD, ""), EMPTY), traffic=traffic)
 
 
 def _request(line: Line, fleet: dict[str, float], replicas: dict[str, dict[str, float]]) -> None:

@@ -89,6 +89,10 @@ class GatewaySample:
     refused_before: float = 0.0
     """Requests answered with a 5xx before any replica had them."""
     overhead: Histogram = EMPTY
+    first_token_by_size: Mapping[str, Histogram] = field(default_factory=dict)
+    """Of all replicas, by the class of `sizes` that the request's pictures are in."""
+    duration_by_size: Mapping[str, Histogram] = field(default_factory=dict)
+    """Of requests that were answered."""
     traffic: Mapping[str, Traffic] = field(default_factory=dict)
     """By replica."""
 

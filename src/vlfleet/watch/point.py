@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from vlfleet.watch.histogram import Histogram
+from vlfleet.watch.histogram import EMPTY, Histogram
 from vlfleet.watch.model import ReplicaSample, Sample
 
 Point = dict[str, float]
@@ -35,6 +35,10 @@ def point(now: Sample, before: Sample | None) -> Point:
         found["fleet|refused+"] = max(0.0, now.gateway.refused_before - before.gateway.refused_before)
         found |= _buckets("fleet|first_token", now.first_token, before.first_token)
         found |= _buckets("fleet|duration", now.duration, before.duration)
+        for name in ("first_token", "duration"):
+            sizes, old = (getattr(each.gateway, f"{name}_by_size") for each in (now, before))
+            for size, times in sizes.items():
+                found |= _buckets(f"fleet|{name}@{size}", times, old.get(size, EMPTY))
     return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
