@@ -36,16 +36,16 @@ _HISTOGRAMS = {
     "vlfleet:request_duration_seconds": "duration",
     _OVERHEAD: "overhead",
 }
-_BY_SIZE = {
-    "vlfleet:time_to_first_token_by_size_seconds": "first_token_by_size",
-    "vlfleet:request_duration_by_size_seconds": "duration_by_size",
-}
+_FIRST_BY_SIZE, _WHOLE_BY_SIZE = (
+    "vlfleet:time_to_first_token_by_size_seconds",
+    "vlfleet:request_duration_by_size_seconds",
+)
 _CLIENT_LEFT = "499"
 _NOBODY = ("", "none")
 """The replica of a request that was refused before any had it."""
 _STARTS = (
     *(*_OF_REPLICA, "vlfleet:media_total", "vlfleet:encoder_runs_total", *_OF_FLEET, _REQUESTS, _TRUST),
-    *(f"{name}_{part}" for name in (*_HISTOGRAMS, *_BY_SIZE) for part in ("bucket", "sum")),
+    *(f"{name}_{part}" for name in (*_HISTOGRAMS, _FIRST_BY_SIZE, _WHOLE_BY_SIZE) for part in ("bucket", "sum")),
 )
 
 
@@ -75,14 +75,20 @@ def read_gateway(text: str) -> GatewaySample:
             sums[name.removesuffix("_sum"), key] = value
     found = {key: from_cumulative(each, sums.get(key, 0.0)) for key, each in buckets.items()}
     facts: dict[str, dict[str, Any]] = {replica: dict(each) for replica, each in replicas.items()}
-    sizes: dict[str, dict[str, Histogram]] = {field: {} for field in _BY_SIZE.values()}
+    sizes: dict[str, dict[str, Histogram]] = {_FIRST_BY_SIZE: {}, _WHOLE_BY_SIZE: {}}
     for (name, key), histogram in found.items():
-        if name in _BY_SIZE:
-            sizes[_BY_SIZE[name]][key] = histogram
+        if name in sizes:
+            sizes[name][key] = histogram
         elif name != _OVERHEAD:
             facts.setdefault(key, {})[_HISTOGRAMS[name]] = histogram
     traffic = {replica: Traffic(**each) for replica, each in facts.items() if replica not in _NOBODY}
-    return GatewaySample(**fleet, **sizes, overhead=found.get((_OVERHEAD, ""), EMPTY), traffic=traffic)
+    return GatewaySample(
+        **fleet,
+        overhead=found.get((_OVERHEAD, ""), EMPTY),
+        first_token_by_size=sizes[_FIRST_BY_SIZE],
+        duration_by_size=sizes[_WHOLE_BY_SIZE],
+        traffic=traffic,
+    )
 
 
 def _request(line: Line, fleet: dict[str, float], replicas: dict[str, dict[str, float]]) -> None:
