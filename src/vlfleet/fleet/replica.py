@@ -14,7 +14,7 @@ class Phase(enum.StrEnum):
 
     STARTING = "starting"
     READY = "ready"
-    """In rotation: the only phase in which it gets requests."""
+    """It can serve: the only phase in which it gets requests, unless it is cordoned."""
     UNHEALTHY = "unhealthy"
     """It was ready and shows no life now, `Replica.detail` says of which kind: any sign of life puts it back."""
     DRAINING = "draining"
@@ -44,6 +44,8 @@ class Replica:
     phase: Phase = Phase.STARTING
     detail: str = ""
     """The engine's phase while it starts ("load", "warm-up"), or why it is unhealthy ("no progress")."""
+    cordoned: bool = False
+    """Taken out of rotation by hand, until it is put back by hand: through restarts, deaths and other supervisors."""
     started_at: float = 0.0
     ready_at: float = 0.0
     retry_at: float = 0.0
@@ -78,8 +80,13 @@ class Replica:
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def in_rotation(self) -> bool:
+        """Whether it gets requests."""
+        return self.phase is Phase.READY and not self.cordoned
+
 
 def settled(replicas: Sequence[Replica]) -> bool:
-    """Whether nobody has to be waited for: each replica is ready or given up, and at least one is ready."""
+    """Whether nobody has to be waited for: each replica is ready (cordoned or not) or given up, and one is ready."""
     phases = {replica.phase for replica in replicas}
     return Phase.READY in phases and phases <= {Phase.READY, Phase.FAILED}

@@ -15,7 +15,7 @@ from vlfleet.fleet.processes import EngineProcess, ProcessId
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.fleet.spec import FleetSpec
 
-SCHEMA = 4
+SCHEMA = 5
 Status = Literal["serving", "draining", "stopped", "failed"]
 Record = TypeVar("Record")
 Spec = TypeVar("Spec", FleetSpec, EngineSpec)
