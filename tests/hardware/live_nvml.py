@@ -17,6 +17,7 @@ BUSY: Facts = {
     "clock": 1755,
     "reasons": 0x4,
     "ecc": 0,
+    "energy": 2_808_028,
     "rows": (0, 0, 0, 0),
     "fields": {197: 5_000, 198: 7_000, 138: 3, 139: 4},
 }
@@ -26,9 +27,16 @@ BUSY: Facts = {
 class LiveNvml(FakeNvml):
     """Counts what it is asked in `asked`."""
 
+    nvmlEventTypeXidCriticalError = pynvml.nvmlEventTypeXidCriticalError
+
     def __init__(self, facts: Facts) -> None:
         super().__init__(facts)
         self.asked: list[str] = []
+        self.xids: list[tuple[int, int]] = []
+        """Events to come: the GPU's index and the code."""
+        self.heard: set[int] = set()
+        self.sets = 0
+        self.nvmlDeviceGetTotalEnergyConsumption = self._answers("nvmlDeviceGetTotalEnergyConsumption", "energy")
         self.nvmlDeviceGetUtilizationRates = self._answers("nvmlDeviceGetUtilizationRates", "utilization", _rates)
         self.nvmlDeviceGetTemperature = self._answers("nvmlDeviceGetTemperature", "temperature")
         self.nvmlDeviceGetPowerUsage = self._answers("nvmlDeviceGetPowerUsage", "power")
@@ -57,6 +65,31 @@ class LiveNvml(FakeNvml):
         if known is None:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
         return [_field(known.get(number)) for number, _ in fields]
+
+    def nvmlEventSetCreate(self) -> str:  # noqa: N802
+        self._fail("nvmlEventSetCreate")
+        self.sets += 1
+        return "set"
+
+    def nvmlDeviceRegisterEvents(self, handle: Handle, types: int, made: str) -> None:  # noqa: N802
+        self._gpu("nvmlDeviceRegisterEvents", handle)
+        assert (types, made) == (8, "set")
+        self.heard.add(handle.index)
+
+    def nvmlEventSetWait_v2(self, made: str, milliseconds: int) -> Any:  # noqa: N802
+        self._fail("nvmlEventSetWait_v2")
+        assert (made, milliseconds) == ("set", 0), "it must not wait"
+        while self.xids:
+            index, code = self.xids.pop(0)
+            if index in self.heard:
+                return SimpleNamespace(device=Handle(index), eventType=8, eventData=code)
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT)
+
+    def nvmlEventSetFree(self, made: str) -> None:  # noqa: N802
+        self.sets -= 1
+
+    def nvmlDeviceGetIndex(self, handle: Handle) -> int:  # noqa: N802
+        return handle.index
 
 
 def _rates(shares: tuple[int, int]) -> Any:

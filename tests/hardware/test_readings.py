@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import pynvml  # type: ignore[import-untyped]
@@ -9,22 +10,24 @@ import pytest
 from tests.hardware import machines
 from tests.hardware.fake_nvml import Facts
 from tests.hardware.live_nvml import BUSY, LiveNvml
+from vlfleet.hardware import xid_events
 from vlfleet.hardware.reading import GpuReading
-from vlfleet.hardware.readings import GpuReader
+from vlfleet.hardware.readings_nvidia import NvidiaReader
+from vlfleet.hardware.xid import XIDS, meaning
 
 CODES = sorted(pynvml.NVMLError._valClassMapping)
 QUESTIONS = [
     *("nvmlDeviceGetUtilizationRates", "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetName"),
     *("nvmlDeviceGetRemappedRows", "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetMigMode", "nvmlDeviceGetClockInfo"),
     *("nvmlDeviceGetTemperature", "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetTotalEccErrors"),
-    "nvmlDeviceGetFieldValues",
+    *("nvmlDeviceGetFieldValues", "nvmlDeviceGetTotalEnergyConsumption"),
 ]
 
 
-def reader(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> tuple[GpuReader, LiveNvml]:
+def reader(facts: Facts, monkeypatch: pytest.MonkeyPatch) -> tuple[NvidiaReader, LiveNvml]:
     fake = LiveNvml(facts)
     monkeypatch.setitem(sys.modules, "pynvml", fake)
-    return GpuReader(), fake
+    return NvidiaReader(), fake
 
 
 def one(live: Facts, **more: object) -> Facts:
@@ -49,6 +52,7 @@ def test_everything_that_a_new_driver_tells(monkeypatch: pytest.MonkeyPatch) -> 
         temperature_celsius=71,
         power_watts=612.3,
         power_limit_watts=700.0,
+        energy_joules=2808.028,
         sm_clock_mhz=1755,
         throttle=frozenset({"sw_power_cap"}),
         ecc_uncorrected=0,
@@ -59,7 +63,7 @@ def test_everything_that_a_new_driver_tells(monkeypatch: pytest.MonkeyPatch) -> 
         nvlink_received_bytes=4 * 1024,
     )
     made.close()
-    assert fake.started == 0
+    assert (fake.started, fake.sets) == (0, 0)
 
 
 def test_a_gpu_that_tells_nothing_more_is_still_a_gpu_and_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,4 +137,69 @@ def test_no_nvml_no_gpus(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert GpuReader().read() == ()
+    assert NvidiaReader().read() == ()
+
+
+def test_a_driver_of_470(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no clocks event reasons, knows no field of PCIe or NVLink traffic, and had no `_v2` of waiting."""
+    live = {**BUSY, "old_reasons": 0x4, "fields": {}}
+    missing = pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+    facts = one(live, errors={"nvmlDeviceGetCurrentClocksEventReasons": missing})
+    facts["errors"] = {"nvmlEventSetWait_v2": missing}
+    made, fake = reader(facts, monkeypatch)
+    fake.xids = [(0, 79)]
+    (gpu,) = made.read()
+    assert (gpu.utilization, gpu.temperature_celsius, gpu.energy_joules) == (0.97, 71, 2808.028)
+    assert gpu.throttle == frozenset({"sw_power_cap"})
+    assert (gpu.pcie_sent_bytes, gpu.nvlink_sent_bytes, gpu.xid) == (None, None, None)
+
+
+def test_a_container_that_may_ask_nothing_but_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    denied = {name: error(pynvml.NVML_ERROR_NO_PERMISSION) for name in QUESTIONS if name != "nvmlDeviceGetName"}
+    made, _ = reader(one(BUSY, errors=denied), monkeypatch)
+    assert made.read() == (GpuReading(0, "NVIDIA H200"),)
+
+
+def test_the_last_xid_of_each_gpu_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = machines.eight_h200()
+    made, fake = reader(facts, monkeypatch)
+    assert {gpu.xid for gpu in made.read()} == {None}
+    fake.xids = [(1, 31), (3, 79), (3, 45), (5, 48), (5, 94)]
+    gpus = made.read()
+    assert [gpu.xid for gpu in gpus] == [None, 31, None, 79, None, 94, None, None], "45 follows the error itself"
+    assert time.time() - gpus[3].xid_at < 5
+    assert made.read()[3].xid == 79, "it stays"
+    monkeypatch.setattr(xid_events, "CRITICAL_SECONDS", 0.0)
+    fake.xids = [(3, 13)]
+    assert made.read()[3].xid == 13, "an old one gives way"
+    made.close()
+    assert (fake.sets, fake.started) == (0, 0)
+
+
+def test_a_gpu_without_events_and_one_that_sends_thousands(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = machines.eight_h200()
+    facts["gpus"][0]["errors"] = {"nvmlDeviceRegisterEvents": error(pynvml.NVML_ERROR_NOT_SUPPORTED)}
+    made, fake = reader(facts, monkeypatch)
+    made.read()
+    fake.xids = [(0, 79)] + [(2, 74)] * 5000
+    gpus = made.read()
+    assert (gpus[0].xid, gpus[2].xid) == (None, 74)
+    assert len(fake.xids) > 4000, "one look takes a bounded number"
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("question", ["nvmlEventSetCreate", "nvmlDeviceRegisterEvents", "nvmlEventSetWait_v2"])
+def test_no_error_of_events_comes_through(question: str, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = one(BUSY, errors={question: error(code)})
+    facts["errors"] = {question: error(code)}
+    made, fake = reader(facts, monkeypatch)
+    fake.xids = [(0, 79)]
+    assert made.read()[0].xid is None
+
+
+def test_what_xids_mean() -> None:
+    critical = {48, 62, 63, 64, 74, 79, 92, 94, 95, 119, 120, 140}
+    assert {code for code, xid in XIDS.items() if xid.critical} == critical
+    assert not meaning(13).critical
+    assert not meaning(9999).critical
+    assert "catalog" in meaning(9999).do

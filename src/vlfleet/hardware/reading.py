@@ -1,4 +1,4 @@
-"""What a GPU does at a moment. Whatever a driver, a board or MIG does not tell is None."""
+"""What a GPU does at a moment. Whatever a driver, a board, a container or MIG does not tell is None."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class GpuReading:
-    """One GPU, as NVML tells of it now."""
+    """One GPU, as NVML or AMD SMI tells of it now."""
 
     index: int
-    """In PCI order, as nvidia-smi counts."""
+    """In PCI order, as nvidia-smi counts; of AMD, as HIP counts."""
     name: str = "NVIDIA GPU"
     utilization: float | None = None
     """Share of the last second or less in which a kernel ran, 0 to 1: not how much of the GPU it used."""
@@ -21,6 +21,8 @@ class GpuReading:
     temperature_celsius: int | None = None
     power_watts: float | None = None
     power_limit_watts: float | None = None
+    energy_joules: float | None = None
+    """Used since the driver was loaded: exact, where power times seconds misses what lies between two readings."""
     sm_clock_mhz: int | None = None
     throttle: frozenset[str] | None = None
     """Why its clocks are low: names of THROTTLE_REASONS. An idle GPU has none of them."""
@@ -28,6 +30,10 @@ class GpuReading:
     """Errors of memory that could not be corrected, since the driver was loaded."""
     rows_failed: bool | None = None
     """A row of memory broke and no spare row was left: the board has to be replaced (NVIDIA's RMA criterion)."""
+    xid: int | None = None
+    """The last error that the driver told of while somebody listened: see `xid.meaning`."""
+    xid_at: float = 0.0
+    """When; seconds since the epoch."""
     pcie_sent_bytes: int | None = None
     """Since the driver was loaded, as are the next three; the difference of two readings tells the rate."""
     pcie_received_bytes: int | None = None

@@ -1,163 +1,22 @@
-"""Asks NVML again and again what the GPUs do. One that answers no question costs no exception a second time."""
+"""What the GPUs of this machine do, whoever made them."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
-
-from vlfleet.hardware.reading import THROTTLE_REASONS, GpuReading
-
-RETRY_SECONDS = 300.0
-"""After which a question that a GPU did not answer is asked again, and NVML that could not be opened is opened."""
-_PCIE_SENT, _PCIE_RECEIVED, _NVLINK_SENT, _NVLINK_RECEIVED = 197, 198, 138, 139
-"""NVML_FI_DEV_PCIE_COUNT_TX_BYTES and RX_BYTES, NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX and DATA_RX (nvml.h).
-nvmlDeviceGetPcieThroughput is not used: it sleeps 20 ms for each answer."""
-_ALL_LINKS = 0xFFFFFFFF
-"""The scope of a field of NVLink that sums over all links."""
-_FIELDS = ((_PCIE_SENT, 0), (_PCIE_RECEIVED, 0), (_NVLINK_SENT, _ALL_LINKS), (_NVLINK_RECEIVED, _ALL_LINKS))
-_UNITS = (1, 1, 1024, 1024)
-"""Bytes of each field's unit: NVLink counts KiB."""
+from vlfleet.hardware.reading import GpuReading
+from vlfleet.hardware.readings_amd import AmdReader
+from vlfleet.hardware.readings_nvidia import NvidiaReader
 
 
 class GpuReader:
-    """The GPUs of this machine. `read` blocks for about a millisecond a GPU: it belongs into a thread."""
+    """NVIDIA's where there are any, else AMD's: engines use one make. `read` blocks: it belongs into a thread."""
 
     def __init__(self) -> None:
-        self._nvml: Any = None
-        self._handles: dict[int, Any] = {}
-        self._faults: dict[int, str] = {}
-        self._dumb: dict[tuple[int, str], float] = {}
-        """Questions that found no answer, and until when they are not asked."""
-        self._fixed: dict[int, tuple[str, float | None, bool]] = {}
-        """Name, power limit and MIG, which hardly ever change."""
-        self._opened_at = 0.0
+        self._readers = (NvidiaReader(), AmdReader())
 
     def read(self) -> tuple[GpuReading, ...]:
-        """All GPUs by index; none where there is no GPU, no driver or no NVML. Raises nothing."""
-        if self._nvml is None and not self._open():
-            return ()
-        found = {index: self._gpu(index, handle) for index, handle in self._handles.items()}
-        found |= {index: GpuReading(index, fault=fault) for index, fault in self._faults.items() if index not in found}
-        return tuple(found[index] for index in sorted(found))
+        """All GPUs by index; none where there is none or no library tells of it. Raises nothing."""
+        return next((found for reader in self._readers if (found := reader.read())), ())
 
     def close(self) -> None:
-        """NVML is let go of."""
-        if self._nvml is not None:
-            with suppress(self._nvml.NVMLError):
-                self._nvml.nvmlShutdown()
-        self._nvml, self._handles = None, {}
-
-    def _open(self) -> bool:
-        now = time.monotonic()
-        if self._opened_at and now - self._opened_at < RETRY_SECONDS:
-            return False
-        self._opened_at = now
-        try:
-            import pynvml  # type: ignore[import-untyped]
-        except ImportError:
-            return False
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError:
-            return False
-        self._nvml = pynvml
-        try:
-            count = pynvml.nvmlDeviceGetCount()
-        except pynvml.NVMLError:
-            count = 0
-        for index in range(count):
-            try:
-                self._handles[index] = pynvml.nvmlDeviceGetHandleByIndex(index)
-            except pynvml.NVMLError as error:
-                self._faults[index] = str(error)
-        return True
-
-    def _ask(self, index: int, name: str, *args: Any) -> Any:
-        """The answer, or None where this library, driver, GPU or user has none."""
-        key = (index, name)
-        if (until := self._dumb.get(key)) is not None and time.monotonic() < until:
-            return None
-        nvml = self._nvml
-        try:
-            question: Callable[..., Any] = getattr(nvml, name)
-            return question(self._handles[index], *args)
-        except (nvml.NVMLError_GpuIsLost, nvml.NVMLError_ResetRequired) as error:
-            self._faults[index] = str(error)
-        except (nvml.NVMLError_Timeout, nvml.NVMLError_InUse, nvml.NVMLError_Unknown):
-            return None  # it may know next time
-        except (nvml.NVMLError, nvml.NVMLLibraryMismatchError, AttributeError, UnicodeDecodeError):
-            self._dumb[key] = time.monotonic() + RETRY_SECONDS
-        return None
-
-    def _gpu(self, index: int, _: Any) -> GpuReading:
-        nvml = self._nvml
-        self._faults.pop(index, None)
-        if index not in self._fixed:
-            limit = self._ask(index, "nvmlDeviceGetEnforcedPowerLimit")
-            mig = self._ask(index, "nvmlDeviceGetMigMode")
-            name = self._ask(index, "nvmlDeviceGetName") or "NVIDIA GPU"
-            self._fixed[index] = (name, limit / 1000 if limit else None, bool(mig and mig[0]))
-        name, power_limit, mig = self._fixed[index]
-        rates = self._ask(index, "nvmlDeviceGetUtilizationRates")
-        memory = self._ask(index, "nvmlDeviceGetMemoryInfo")
-        power = self._ask(index, "nvmlDeviceGetPowerUsage")
-        rows = self._ask(index, "nvmlDeviceGetRemappedRows")
-        ecc = (nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC)
-        traffic = self._traffic(index)
-        reading = GpuReading(
-            index=index,
-            name=name,
-            utilization=rates.gpu / 100 if rates else None,
-            memory_utilization=rates.memory / 100 if rates else None,
-            memory_bytes=int(memory.total) if memory and memory.total else None,
-            used_bytes=int(memory.used) if memory and memory.total else None,
-            temperature_celsius=self._ask(index, "nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
-            power_watts=power / 1000 if power is not None else None,
-            power_limit_watts=power_limit,
-            sm_clock_mhz=self._ask(index, "nvmlDeviceGetClockInfo", nvml.NVML_CLOCK_SM),
-            throttle=self._throttle(index),
-            ecc_uncorrected=self._ask(index, "nvmlDeviceGetTotalEccErrors", *ecc),
-            rows_failed=bool(rows[3]) if rows else None,
-            pcie_sent_bytes=traffic[0],
-            pcie_received_bytes=traffic[1],
-            nvlink_sent_bytes=traffic[2],
-            nvlink_received_bytes=traffic[3],
-            mig=mig,
-        )
-        fault = self._faults.get(index, "")
-        return GpuReading(index, name, mig=mig, fault=fault) if fault else reading
-
-    def _throttle(self, index: int) -> frozenset[str] | None:
-        """Older drivers and libraries know the question by its old name only."""
-        bits = self._ask(index, "nvmlDeviceGetCurrentClocksEventReasons")
-        if bits is None:
-            bits = self._ask(index, "nvmlDeviceGetCurrentClocksThrottleReasons")
-        return None if bits is None else frozenset(name for bit, name in THROTTLE_REASONS.items() if bits & bit)
-
-    def _traffic(self, index: int) -> tuple[int | None, ...]:
-        values = self._ask(index, "nvmlDeviceGetFieldValues", list(_FIELDS))
-        if values is None:
-            return (None,) * len(_FIELDS)
-        success = self._nvml.NVML_SUCCESS
-        return tuple(
-            _number(self._nvml, value) * unit if value.nvmlReturn == success else None
-            for value, unit in zip(values, _UNITS, strict=True)
-        )
-
-
-def _number(nvml: Any, field: Any) -> int:
-    """A field's value, by the type that the driver says it has."""
-    value = field.value
-    match field.valueType:
-        case nvml.NVML_VALUE_TYPE_UNSIGNED_INT:
-            return int(value.uiVal)
-        case nvml.NVML_VALUE_TYPE_UNSIGNED_LONG:
-            return int(value.ulVal)
-        case nvml.NVML_VALUE_TYPE_DOUBLE:
-            return int(value.dVal)
-        case nvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG:
-            return int(value.sllVal)
-        case _:
-            return int(value.ullVal)
+        for reader in self._readers:
+            reader.close()
