@@ -21,6 +21,8 @@ from pathlib import Path
 from aiohttp import web
 
 from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.gateway.engine_pages import EnginePages
+from vlfleet.gateway.pool import Pool
 from vlfleet.hardware.readings import GpuReader
 from vlfleet.watch.host import HostReader
 from vlfleet.watch.sampler import Sampler
@@ -66,7 +68,10 @@ async def measure(ports: list[int], seconds: int) -> dict[str, float]:
     page = gateway_page(len(replicas))
     waits = []
     with tempfile.TemporaryDirectory() as folder:
-        async with Sampler(replicas, lambda: page, GpuReader(), HostReader(Path(folder))) as sampler:
+        pool = Pool(1.0, 2.0)
+        pages = EnginePages(replicas, pool)
+        sampler = Sampler(replicas, lambda: page, lambda: pages, GpuReader(), HostReader(Path(folder)))
+        try:
             sample = await sampler.sample(5)  # connections, and the cache of labels
             gpus = len(sample.gpus)
             began, cpu = time.monotonic(), time.process_time()
@@ -77,6 +82,10 @@ async def measure(ports: list[int], seconds: int) -> dict[str, float]:
                 waits.append(time.monotonic() - at)
                 assert all(each.engine and each.engine.finished == 8 for each in sample.replicas)
             share = (time.process_time() - cpu) / (time.monotonic() - began)
+        finally:
+            sampler.close()
+            await pages.close()
+            pool.close()
     return {
         "replicas": len(replicas),
         "gpus": gpus,

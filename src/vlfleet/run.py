@@ -254,7 +254,8 @@ async def _open_gateway(
     )
 
     async def watched(app: web.Application) -> AsyncIterator[None]:
-        async with Watcher(supervisor.replicas, lambda: app[GATEWAY].metrics.text(), folder.path, say=say):
+        gateway = app[GATEWAY]
+        async with Watcher(supervisor.replicas, gateway.metrics.text, lambda: gateway.pages, folder.path, say=say):
             yield
 
     app.cleanup_ctx.append(watched)

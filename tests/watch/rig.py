@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+from vlfleet.fleet.replica import Replica
+from vlfleet.gateway.engine_pages import EnginePages
+from vlfleet.gateway.pool import Pool
 from vlfleet.hardware.reading import GpuReading
 from vlfleet.watch.histogram import Histogram
 from vlfleet.watch.model import EngineSample, GatewaySample, HostSample, ReplicaSample, Sample, Traffic
@@ -60,6 +65,18 @@ def with_engine(sample: Sample, name: str, **facts: Any) -> Sample:
     assert replica
     assert replica.engine
     return with_replica(sample, name, engine=replace(replica.engine, **facts))
+
+
+@asynccontextmanager
+async def engine_pages(replicas: Sequence[Replica]) -> AsyncIterator[EnginePages]:
+    """What reads the engines' /metrics, as a gateway has it."""
+    pool = Pool(1.0, 2.0)
+    pages = EnginePages(replicas, pool)
+    try:
+        yield pages
+    finally:
+        await pages.close()
+        pool.close()
 
 
 class FakeGpus:

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from tests.fakes import engine as fake
-from tests.watch.rig import FakeGpus
+from tests.watch.rig import FakeGpus, engine_pages
 from tests.watch.test_readers import recorded
 from vlfleet.engine.launch import Placement
 from vlfleet.fleet.replica import Phase, Replica
@@ -41,8 +41,15 @@ async def page(answer: Answer) -> AsyncIterator[int]:
         await runner.cleanup()
 
 
-def sampler(replicas: list[Replica], folder: Path, gpus: FakeGpus | None = None) -> Sampler:
-    return Sampler(replicas, lambda: recorded("gateway").encode(), gpus or FakeGpus(), HostReader(folder))
+@asynccontextmanager
+async def sampler(replicas: list[Replica], folder: Path, gpus: FakeGpus | None = None) -> AsyncIterator[Sampler]:
+    gateway = lambda: recorded("gateway").encode()  # noqa: E731
+    async with engine_pages(replicas) as pages:
+        made = Sampler(replicas, gateway, lambda: pages, gpus or FakeGpus(), HostReader(folder))
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 async def test_a_fleet(tmp_path: Path) -> None:
@@ -64,7 +71,10 @@ async def test_a_fleet(tmp_path: Path) -> None:
     assert gpus.closed == 1
 
 
-async def test_an_engine_that_does_not_answer_keeps_what_it_said_and_grows_old(tmp_path: Path) -> None:
+async def test_an_engine_that_does_not_answer_keeps_what_it_said_and_grows_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FRESH_SECONDS", 0.0)
     stop = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -95,33 +105,6 @@ async def test_a_new_process_has_said_nothing_yet(tmp_path: Path) -> None:
             assert (await made.sample(5)).replicas[0].engine
             one.started_at, one.port = 2.0, 1
             assert (await made.sample(5)).replicas[0].engine is None
-
-
-@pytest.mark.parametrize("status", [401, 404, 500])
-async def test_a_page_that_is_none(status: int, tmp_path: Path) -> None:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        return web.Response(status=status, text="vllm:num_requests_running 7\n")
-
-    async with page(answer) as port, sampler([replica("r0", port)], tmp_path) as made:
-        assert (await made.sample(5)).replicas[0].engine is None
-
-
-async def test_an_endless_page_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_BYTES", 100_000)
-    sent = 0
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        nonlocal sent
-        response = web.StreamResponse()
-        await response.prepare(request)
-        while sent < 1 << 30:
-            await response.write(b"vllm:num_requests_running 7\n" * 1000)
-            sent += 28_000
-        return response
-
-    async with page(answer) as port, sampler([replica("r0", port)], tmp_path) as made:
-        assert (await made.sample(5)).replicas[0].engine is None
-    assert sent < 64 << 20
 
 
 async def test_a_driver_that_hangs_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,15 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.fakes import engine as fake
-from tests.watch.rig import FakeGpus
+from tests.watch.rig import FakeGpus, engine_pages
 from tests.watch.test_readers import recorded
 from tests.watch.test_sampler import KEY, replica
 from vlfleet.fleet.replica import Phase, Replica
@@ -44,16 +46,26 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_SECONDS", 0.1)
 
 
-def watcher(folder: Path, replicas: list[Replica], heard: Heard, said: list[str], *gpus: GpuReading) -> Watcher:
-    return Watcher(
-        replicas,
-        lambda: recorded("gateway").encode(),
-        folder,
-        sinks=[heard],
-        gpus=FakeGpus(*gpus),
-        say=said.append,
-        sample_seconds=0.02,
-    )
+@asynccontextmanager
+async def watcher(
+    folder: Path, replicas: list[Replica], heard: Heard, said: list[str], *silences: Silence
+) -> AsyncIterator[Watcher]:
+    """One of a machine whose only GPU is hot."""
+    async with engine_pages(replicas) as pages:
+        made = Watcher(
+            replicas,
+            lambda: recorded("gateway").encode(),
+            lambda: pages,
+            folder,
+            sinks=[heard],
+            gpus=FakeGpus(HOT),
+            say=said.append,
+            sample_seconds=0.02,
+        )
+        for silence in silences:
+            made.silence(silence)
+        async with made:
+            yield made
 
 
 async def test_it_tells_remembers_and_ends(tmp_path: Path) -> None:
@@ -61,7 +73,7 @@ async def test_it_tells_remembers_and_ends(tmp_path: Path) -> None:
     began = time.time()
     async with fake.serve(fake.Behaviour(key=KEY)) as engine:
         replicas = [replica("r0", engine.port)]
-        async with watcher(tmp_path, replicas, heard, said, HOT) as watch:
+        async with watcher(tmp_path, replicas, heard, said) as watch:
             await asyncio.sleep(0.5)
             replicas[0].phase, replicas[0].error = Phase.FAILED, "out of memory"
             await asyncio.sleep(0.5)
@@ -80,9 +92,7 @@ async def test_it_tells_remembers_and_ends(tmp_path: Path) -> None:
 
 async def test_a_silenced_alert_is_in_the_history_and_nowhere_else(tmp_path: Path) -> None:
     heard, began = Heard(), time.time()
-    watch = watcher(tmp_path, [], heard, [], HOT)
-    watch.silence(Silence("gpu_*"))
-    async with watch:
+    async with watcher(tmp_path, [], heard, [], Silence("gpu_*")) as watch:
         await asyncio.sleep(0.4)
         watch.acknowledge("gpu_broken", "gpu0", "jo")
         assert [alert.acknowledged_by for alert in watch.book.alerts] == ["jo"]
@@ -98,7 +108,7 @@ async def test_a_disk_that_is_full_stops_history_and_nothing_else(
 
     monkeypatch.setattr(module, "History", full)
     heard, said = Heard(), list[str]()
-    async with watcher(tmp_path, [], heard, said, HOT) as watch:
+    async with watcher(tmp_path, [], heard, said) as watch:
         await asyncio.sleep(0.6)
         assert watch.latest
     assert len(said) == 1
@@ -109,7 +119,7 @@ async def test_a_disk_that_is_full_stops_history_and_nothing_else(
 async def test_history_goes_on_when_the_disk_has_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.2)
     folder, said, began = tmp_path / "later", list[str](), time.time()
-    async with watcher(folder, [], Heard(), said, HOT):
+    async with watcher(folder, [], Heard(), said):
         await asyncio.sleep(0.3)
         folder.mkdir()
         await asyncio.sleep(0.8)
@@ -120,7 +130,7 @@ async def test_history_goes_on_when_the_disk_has_room_again(tmp_path: Path, monk
 async def test_a_damaged_history_is_told_once(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("no database" * 1000)
     said: list[str] = []
-    async with watcher(tmp_path, [], Heard(), said, HOT):
+    async with watcher(tmp_path, [], Heard(), said):
         await asyncio.sleep(0.4)
     assert len(said) == 1
     assert "set aside" in said[0]
@@ -140,8 +150,12 @@ async def test_whatever_breaks_the_loop_goes_on(tmp_path: Path) -> None:
         raise OSError("the terminal is gone")
 
     heard = Heard(error=ValueError("a sink that breaks"))
-    watch = Watcher([], gateway, tmp_path, sinks=[heard], gpus=FakeGpus(HOT), say=say, sample_seconds=0.02)
-    async with watch:
+    async with (
+        engine_pages([]) as pages,
+        Watcher(
+            [], gateway, lambda: pages, tmp_path, sinks=[heard], gpus=FakeGpus(HOT), say=say, sample_seconds=0.02
+        ) as watch,
+    ):
         await asyncio.sleep(0.2)
         assert watch.latest is None
         broken[0] = False

@@ -106,6 +106,7 @@ def build_app(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await gateway.pages.close()
         pool.close()
 
     app.cleanup_ctx.append(session)

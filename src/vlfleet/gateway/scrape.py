@@ -6,41 +6,34 @@ import asyncio
 import logging
 
 from vlfleet.fleet.replica import Phase, Replica
-from vlfleet.gateway.pool import get
+from vlfleet.gateway.engine_pages import TIMEOUT_SECONDS, Page
 from vlfleet.gateway.state import Gateway
-from vlfleet.gateway.wire import WireError
 
 SCRAPE_SECONDS = 10.0
-"""vLLM's own log of its counters comes as often; a look costs it about 5 ms."""
-TIMEOUT_SECONDS = 2.0
-MOST_BYTES = 4 << 20
-"""vLLM 0.32 with one model has 60 KB of metrics."""
+"""vLLM's own log of its counters comes as often."""
 
 log = logging.getLogger("vlfleet.gateway")
 
 
 async def scrape(gateway: Gateway) -> None:
-    """Looks at every replica that has answered something, again and again. One that cannot be looked at is left out."""
+    """Compares every replica that has answered something with its page, again and again. One without is left out."""
+    compared: dict[str, Page] = {}
     while True:
         await asyncio.sleep(SCRAPE_SECONDS)
-        known = [
-            each for each in gateway.replicas if each.phase is Phase.READY and each.name in gateway.router.trackers
-        ]
-        await asyncio.gather(*(look(gateway, replica) for replica in known))
+        await gateway.pages.look(0.0, TIMEOUT_SECONDS)  # what it counts must be as new as what is expected
+        for replica in gateway.replicas:
+            page = gateway.pages.of(replica)
+            if page is not None and page is not compared.get(replica.name):
+                compared[replica.name] = page
+                compare(gateway, replica, page)
 
 
-async def look(gateway: Gateway, replica: Replica) -> None:
-    """Reads one replica's /metrics, and compares."""
-    started_at = replica.started_at
-    try:
-        status, page = await get(gateway.pool, replica.port, "/metrics", replica.api_key, TIMEOUT_SECONDS, MOST_BYTES)
-    except (TimeoutError, WireError):
+def compare(gateway: Gateway, replica: Replica, page: Page) -> None:
+    """What one replica says of itself, beside what the route knows of the same process."""
+    known = replica.phase is Phase.READY and replica.name in gateway.router.trackers
+    if not known or gateway.lives.get(replica.name) != page.started_at:
         return
-    if status != 200:
-        return
-    if gateway.lives.get(replica.name) != started_at or replica.started_at != started_at:
-        return  # it was started anew in the meantime
-    seen = gateway.router.scraped(replica.name, page.decode("utf-8", "replace"))
+    seen = gateway.router.scraped(replica.name, page.text.decode("utf-8", "replace"))
     if seen.restarted or seen.foreign:
         why = "has a new engine process" if seen.restarted else "is asked by somebody else, too"
         log.warning("%s %s: what is known of its caches is corrected", replica.name, why)

@@ -15,6 +15,7 @@ from aiohttp import web
 from vlfleet.families.family import QWEN2_5_VL
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.gateway.admission import Limits
+from vlfleet.gateway.engine_pages import EnginePages
 from vlfleet.gateway.metrics import Metrics
 from vlfleet.gateway.pool import Pool
 from vlfleet.gateway.retries import RetryBudget, Suspects
@@ -61,6 +62,8 @@ class Gateway:
     budget: RetryBudget = field(default_factory=RetryBudget)
     suspects: Suspects = field(default_factory=Suspects)
     pauses: Pauses = field(default_factory=Pauses)
+    pages: EnginePages = field(init=False)
+    """What the engines say of themselves."""
     gate: Gate = field(init=False)
     waiting: set[Exchange] = field(default_factory=set)
     """Requests that a replica has and of whose answer nothing has reached the client."""
@@ -81,6 +84,7 @@ class Gateway:
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.room, lambda: self.router.backlog_seconds(time.monotonic()), len(self.replicas))
+        self.pages = EnginePages(self.replicas, self.pool)
         self.metrics.watch(self.router, self.gate)
 
     def ready(self, tried: Collection[str] = ()) -> list[Replica]:

@@ -8,28 +8,20 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
-import aiohttp
-
-from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.fleet.replica import Replica
+from vlfleet.gateway.engine_pages import RUNS, EnginePages, Page
 from vlfleet.hardware.reading import GpuReading
 from vlfleet.watch.engine_metrics import read_engine
 from vlfleet.watch.gateway_metrics import read_gateway
 from vlfleet.watch.host import HostReader
 from vlfleet.watch.model import EngineSample, GatewaySample, HostSample, ReplicaSample, Sample, Traffic
 
-TIMEOUT_SECONDS = 2.0
-"""For one engine's /metrics; a busy engine answers later than a second at times."""
-MOST_BYTES = 4 << 20
-"""vLLM 0.32 with one model has 60 KB of metrics; what is longer is not read."""
-AT_ONCE = 32
-"""Engines that are asked at the same time."""
+FRESH_SECONDS = 0.5
+"""An engine's page that is no older was read for somebody else, and does as well."""
 DRIVER_SECONDS = 10.0
 """After which what a driver said last is no longer taken for true."""
-_RUNS = (Phase.READY, Phase.UNHEALTHY, Phase.DRAINING)
-
 
 Machine = tuple[HostSample, tuple[GpuReading, ...]]
 
@@ -44,56 +36,48 @@ class Gpus(Protocol):
 
 @dataclass
 class _Known:
-    """The last page of one replica's process."""
+    """What one replica's process said last."""
 
     started_at: float
     seen_at: float
+    page: Page | None = None
     engine: EngineSample | None = None
 
 
 class Sampler:
     """Takes samples of one fleet. `replicas` is the supervisor's own list, which is only read; `gateway` gives the text
-    of the gateway's metrics."""
+    of the gateway's metrics, `pages` the reader of the engines'."""
 
-    def __init__(self, replicas: Sequence[Replica], gateway: Callable[[], bytes], gpus: Gpus, host: HostReader) -> None:
-        self._replicas, self._gateway, self._gpus, self._host = replicas, gateway, gpus, host
+    def __init__(
+        self,
+        replicas: Sequence[Replica],
+        gateway: Callable[[], bytes],
+        pages: Callable[[], EnginePages],
+        gpus: Gpus,
+        host: HostReader,
+    ) -> None:
+        self._replicas, self._gateway, self._pages, self._gpus, self._host = replicas, gateway, pages, gpus, host
         self._known: dict[str, _Known] = {}
-        self._asking: dict[str, asyncio.Task[None]] = {}
-        self._room = asyncio.Semaphore(AT_ONCE)
         self._reading: asyncio.Future[Machine] | None = None
         self._machine: Machine = (HostSample(), ())
         self._machine_at = time.monotonic()
 
-    async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
-            connector=aiohttp.TCPConnector(limit=0),
-            headers={"Accept-Encoding": "identity"},
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for task in self._asking.values():
-            task.cancel()
-        await asyncio.gather(*self._asking.values(), return_exceptions=True)
-        await self._session.close()
-        if self._reading is None or self._reading.done():  # else the driver hangs
+    def close(self) -> None:
+        """Lets go of the GPUs, unless their driver hangs."""
+        if self._reading is None or self._reading.done():
             self._gpus.close()
 
     async def sample(self, patience_seconds: float = 0.5) -> Sample:
         """The fleet now. It waits for engines and driver at most `patience_seconds`: what they say later is in the next
-        sample, and an engine is not asked anew before it has answered."""
-        for replica in self._replicas:
-            if replica.phase in _RUNS and replica.name not in self._asking:
-                task = asyncio.create_task(self._look(replica))
-                self._asking[replica.name] = task
+        sample."""
+        until = time.monotonic() + patience_seconds
         if self._reading is None:
             self._reading = _in_thread(lambda: (self._host.read(), self._gpus.read()))
-        waits: set[asyncio.Future[object]] = {*self._asking.values(), self._reading}  # type: ignore[arg-type]
-        await asyncio.wait(waits, timeout=patience_seconds)
-        self._asking = {name: task for name, task in self._asking.items() if not task.done()}
+        await self._pages().look(FRESH_SECONDS, patience_seconds)
+        await asyncio.wait((self._reading,), timeout=max(0.0, until - time.monotonic()))
+        for replica in self._replicas:
+            if self._read(replica):
+                await asyncio.sleep(0)  # half a millisecond each: requests go between
         now = time.monotonic()
         if self._reading.done():
             if not self._reading.exception():
@@ -106,22 +90,15 @@ class Sampler:
             gpus = tuple(GpuReading(each.index, each.name, fault=f"no answer for {silent:.0f} s") for each in gpus)
         return Sample(time.time(), now, host, gpus, replicas, gateway)
 
-    async def _look(self, replica: Replica) -> None:
-        """Asks one engine; one that does not answer keeps what it last said."""
+    def _read(self, replica: Replica) -> bool:
+        """Takes in what the process says that runs now, and says whether that is new."""
         known = self._of(replica)
-        headers = {"Authorization": f"Bearer {replica.api_key}"}
-        try:
-            async with self._room, self._session.get(f"{replica.base_url}/metrics", headers=headers) as answer:
-                if answer.status != 200:
-                    return
-                page = await answer.content.read(MOST_BYTES)
-                while not answer.content.at_eof() and len(page) < MOST_BYTES:
-                    page += await answer.content.read(MOST_BYTES - len(page))
-                if not answer.content.at_eof():
-                    return
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            return
-        known.engine, known.seen_at = read_engine(page.decode("utf-8", "replace")), time.monotonic()
+        page = self._pages().of(replica)
+        if page is None or page is known.page:
+            return False
+        known.page, known.seen_at = page, page.at
+        known.engine = read_engine(page.text.decode("utf-8", "replace"))
+        return True
 
     def _of(self, replica: Replica) -> _Known:
         """What is known of the process that runs now."""
@@ -132,7 +109,7 @@ class Sampler:
 
     def _replica(self, replica: Replica, gateway: GatewaySample, now: float) -> ReplicaSample:
         known = self._of(replica)
-        running = replica.phase in _RUNS
+        running = replica.phase in RUNS
         if not running:
             known.seen_at = now
         return ReplicaSample(

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from vlfleet.fleet.replica import Replica
+from vlfleet.gateway.engine_pages import EnginePages
 from vlfleet.hardware.readings import GpuReader
 from vlfleet.watch.alert import Book, Change, Rule, Silence, step
 from vlfleet.watch.alerts import all_rules
@@ -42,6 +43,7 @@ class Watcher:
         self,
         replicas: Sequence[Replica],
         gateway: Callable[[], bytes],
+        pages: Callable[[], EnginePages],
         folder: Path,
         *,
         rules: Sequence[Rule] | None = None,
@@ -56,7 +58,7 @@ class Watcher:
         self._folder, self._say = folder, say
         self._rules = tuple(all_rules() if rules is None else rules)
         self._sinks: tuple[Sink, ...] = (LogSink(),) if sinks is None else tuple(sinks)
-        self._sampler = Sampler(replicas, gateway, gpus or GpuReader(), HostReader(folder))
+        self._sampler = Sampler(replicas, gateway, pages, gpus or GpuReader(), HostReader(folder))
         self._seconds = sample_seconds
         self._trail = Trail()
         self._history: History | None = None
@@ -68,7 +70,6 @@ class Watcher:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        await self._sampler.__aenter__()
         self._task = asyncio.create_task(self._run())
         return self
 
@@ -84,7 +85,7 @@ class Watcher:
             if self._history:
                 await asyncio.to_thread(self._history.close)
         with suppress(Exception):
-            await self._sampler.__aexit__(None, None, None)
+            self._sampler.close()
         await asyncio.gather(*(sink.close() for sink in self._sinks), return_exceptions=True)
 
     def silence(self, silence: Silence) -> None:
