@@ -233,10 +233,10 @@ async def _open_gateway(
 ) -> list[web.AppRunner]:
     """Opens the gateway's port and the admin's, and writes into the spec which ones they got when asked for port 0."""
     from vlfleet import gateway
-    from vlfleet.fleet.facts import facts_of
     from vlfleet.gateway.access import Access
-    from vlfleet.gateway.admin import build_admin, new_token
+    from vlfleet.gateway.admin import new_token
     from vlfleet.gateway.state import GATEWAY
+    from vlfleet.run_admin import admin_of
     from vlfleet.watch.watcher import Watcher
 
     spec = supervisor.spec
@@ -253,19 +253,17 @@ async def _open_gateway(
         batches=folder.path / "batches",
     )
 
+    watcher = Watcher(
+        supervisor.replicas, lambda: app[GATEWAY].metrics.text(), lambda: app[GATEWAY].pages, folder.path, say=say
+    )
+
     async def watched(app: web.Application) -> AsyncIterator[None]:
-        gateway = app[GATEWAY]
-        async with Watcher(supervisor.replicas, gateway.metrics.text, lambda: gateway.pages, folder.path, say=say):
+        async with watcher:
             yield
 
     app.cleanup_ctx.append(watched)
     runner = await gateway.serve(app, spec.host, spec.port)
-    admin = build_admin(
-        token=new_token(folder.admin_token),
-        facts=lambda: facts_of(supervisor.state),
-        metrics=lambda: app[GATEWAY].metrics.text(),
-        restart=control.restart,
-    )
+    admin = admin_of(new_token(folder.admin_token), supervisor, app, watcher, {"/restart": control.restart})
     try:
         beside = await gateway.serve(admin, "127.0.0.1", spec.admin_port)
     except VlfleetError as error:

@@ -12,10 +12,12 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from vlfleet.errors import VlfleetError
 from vlfleet.gateway.admin import build_admin, new_token
 from vlfleet.gateway.serve import serve
+from vlfleet.run_admin import told
 
 TOKEN = "t" * 43
 GOOD = {"Authorization": f"Bearer {TOKEN}"}
@@ -27,7 +29,11 @@ async def admin(facts: Any = None) -> AsyncIterator[tuple[aiohttp.ClientSession,
     async def restart(request: web.Request) -> web.Response:
         return web.json_response({"event": "done", "order": await request.json()})
 
-    app = build_admin(TOKEN, facts or (lambda: {"fleet": "default"}), lambda: b"vlfleet:x 1\n", restart)
+    async def open_to_all(request: web.Request) -> web.Response:
+        return web.Response(text="open", headers={"Cache-Control": "no-cache"})
+
+    routes = told(facts or (lambda: {"fleet": "default"}), lambda: b"vlfleet:x 1\n")
+    app = build_admin(TOKEN, [*routes, web.post("/restart", restart)], [web.get("/web/{path}", open_to_all)])
     runner = await serve(app, "127.0.0.1", 0)
     port = runner.addresses[0][1]
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
@@ -42,7 +48,7 @@ async def test_what_it_answers() -> None:
     async with admin() as (session, _):
         async with session.get("/fleet", headers=GOOD) as answer:
             assert (answer.status, await answer.json()) == (200, {"fleet": "default"})
-            assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
             assert answer.headers["Cache-Control"] == "no-store"
         async with session.get("/metrics", headers=GOOD) as answer:
             assert await answer.text() == "vlfleet:x 1\n"
@@ -50,6 +56,20 @@ async def test_what_it_answers() -> None:
             assert (await answer.json())["order"] == {"replica": "r0"}
         async with session.get("/nothing", headers=GOOD) as answer:
             assert answer.status == 404
+
+
+async def test_what_is_open_needs_no_token_and_nothing_else_is() -> None:
+    async with admin() as (session, port):
+        async with session.get("/web/app.js") as answer:
+            assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-cache")
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        async with session.get("/web/app.js", headers={"Host": f"evil.example:{port}"}) as answer:
+            assert answer.status == 403
+        for path in ("/web/../fleet", "/web/%2e%2e/fleet", "/web//fleet", "/web/a/../../fleet"):
+            async with session.get(URL(f"http://127.0.0.1:{port}{path}", encoded=True)) as answer:
+                assert answer.status == 401
+        async with session.post("/web/app.js") as answer:
+            assert answer.status == 401
 
 
 @pytest.mark.parametrize("token", ["", "Bearer", "Bearer wrong", f"Bearer {TOKEN}x", f"Basic {TOKEN}", TOKEN])
@@ -120,8 +140,9 @@ def test_the_token_is_its_owners_alone(tmp_path: Path) -> None:
 )
 def test_what_is_no_order(body: bytes) -> None:
     from vlfleet.fleet.control import _order
+    from vlfleet.fleet.roll import Order
 
     with pytest.raises(VlfleetError, match="no order"):
-        _order(body)
-    assert _order(b"").replica == ""
-    assert _order(json.dumps({"replica": "r1", "force": True}).encode()).force
+        _order(Order, body)
+    assert _order(Order, b"").replica == ""
+    assert _order(Order, json.dumps({"replica": "r1", "force": True}).encode()).force

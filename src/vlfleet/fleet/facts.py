@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import vlfleet
 from vlfleet.fleet.replica import Replica
 from vlfleet.fleet.startup import so_far
 from vlfleet.fleet.state import FleetState
@@ -14,7 +15,7 @@ def facts_of(state: FleetState, *, supervised: bool = True) -> dict[str, Any]:
     """Everything that may be shown: no key is among it."""
     spec = state.spec
     replicas = [_replica(replica) for replica in state.replicas]
-    ready = sum(replica["phase"] == "ready" for replica in replicas) if supervised else 0
+    ready = sum(replica.in_rotation for replica in state.replicas) if supervised else 0
     return {
         "fleet": spec.name,
         "status": state.status if supervised else "abandoned",
@@ -23,6 +24,8 @@ def facts_of(state: FleetState, *, supervised: bool = True) -> dict[str, Any]:
         "model": str(spec.model),
         "served_model_name": spec.served_model_name,
         "engine": spec.engine,
+        "version": vlfleet.__version__,
+        "policy": spec.policy,
         "threads": spec.threads,
         "supervisor_pid": state.supervisor.pid if supervised else None,
         "started_at": state.started_at,
@@ -36,6 +39,8 @@ def _replica(replica: Replica) -> dict[str, Any]:
     return {
         "name": replica.name,
         "phase": replica.phase.value,
+        "cordoned": replica.cordoned,
+        "engine": replica.engine,
         "detail": replica.detail,
         "pid": replica.pid or None,
         "port": replica.port or None,

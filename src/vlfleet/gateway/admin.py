@@ -10,14 +10,11 @@ import hmac
 import logging
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from vlfleet.gateway.access import BEARER, unauthorized
 from vlfleet.gateway.connection import SERVER, where
@@ -26,54 +23,59 @@ from vlfleet.gateway.heads import check_head
 
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 """Of this machine: what may stand in Host and Origin."""
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "manifest-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
 HEADERS = {
     "Server": SERVER,
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+"""Of every answer, where it has no other."""
 
 
 log = logging.getLogger("vlfleet.admin")
 
 
-def build_admin(
-    token: str, facts: Callable[[], dict[str, Any]], metrics: Callable[[], bytes], restart: Handler
-) -> web.Application:
-    """GET /fleet (as `vlfleet status --json`), GET /metrics, and POST /restart, which takes an order ({"replica": "r0",
-    "drain_timeout_seconds": 600, "force": false}, all optional) and answers its events, one JSON line each."""
+def build_admin(token: str, routes: Iterable[web.RouteDef], opened: Iterable[web.RouteDef] = ()) -> web.Application:
+    """An application of `routes`, which ask for `token`, and of `opened`, which hold no secret and ask for none."""
+    opened = tuple(opened)
+    free = frozenset(route.handler for route in opened)
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             check_head(request)
             check_origin(request)
-            check_token(request, token)
+            if request.match_info.handler not in free:
+                check_token(request, token)
             return await handler(request)
         except ApiError as error:
             return error.response()
         except web.HTTPException as error:
-            return ApiError(error.status, "not_found", "there is /fleet, /metrics and /restart").response()
+            return not_here(error).response()
         except Exception as error:
             log.error("failed in the admin: %s", where(error))
             return ApiError(500, "internal_error", "the admin failed; its log says where").response()
 
-    async def fleet(request: web.Request) -> web.Response:
-        return web.Response(body=orjson.dumps(facts()), headers={"Content-Type": "application/json"})
-
-    async def measures(request: web.Request) -> web.Response:
-        return web.Response(body=metrics(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
-
     async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-        response.headers.update(HEADERS)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
 
     app = web.Application(middlewares=[guard])
     app.on_response_prepare.append(add_headers)
-    app.router.add_get("/fleet", fleet)
-    app.router.add_get("/metrics", measures)
-    app.router.add_post("/restart", restart)
+    app.add_routes([*routes, *opened])
     return app
+
+
+def not_here(error: web.HTTPException) -> ApiError:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return ApiError(405, "method_not_allowed", f"use {allowed}", headers={"Allow": allowed})
+    return ApiError(error.status, "not_found", "there is nothing here; docs/watch.md lists what there is")
 
 
 def check_origin(request: web.Request) -> None:

@@ -74,12 +74,15 @@ async def answer(exchange: Exchange) -> web.StreamResponse:
         return explanation(exchange)
     if gateway.pause_seconds() > PATIENCE_SECONDS and not gateway.ready():
         raise nobody(gateway)
+    gateway.flights[exchange] = None
     try:
         async with gateway.gate.turn(lambda: waiter_of(exchange)) as exchange.turn:
             gateway.metrics.queue_seconds.since(exchange.started)
             return await forward(exchange)
     except Refused as turned_away:
         raise too_much(turned_away.refusal) from None
+    finally:
+        del gateway.flights[exchange]
 
 
 def waiter_of(exchange: Exchange) -> Waiter:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from vlfleet.families.family import QWEN2_5_VL
-from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.fleet.replica import Replica
 from vlfleet.gateway.admission import Limits
 from vlfleet.gateway.engine_pages import EnginePages
 from vlfleet.gateway.metrics import Metrics
@@ -67,6 +67,8 @@ class Gateway:
     gate: Gate = field(init=False)
     waiting: set[Exchange] = field(default_factory=set)
     """Requests that a replica has and of whose answer nothing has reached the client."""
+    flights: dict[Exchange, None] = field(default_factory=dict)
+    """Requests that wait for a replica or have one, the oldest first."""
     media: EngineMedia = field(default_factory=EngineMedia)
     router: Router = field(default_factory=Router)
     fitter: Fitter | None = None
@@ -95,7 +97,7 @@ class Gateway:
         left = [
             each
             for each in self.replicas
-            if each.phase is Phase.READY and each.name not in tried and each.name not in paused
+            if each.in_rotation and each.name not in tried and each.name not in paused
         ]
         for replica in left:
             if self.lives.get(replica.name) != replica.started_at:

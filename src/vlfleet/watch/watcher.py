@@ -23,7 +23,7 @@ from vlfleet.watch.model import Sample
 from vlfleet.watch.point import point
 from vlfleet.watch.sampler import Gpus, Sampler
 from vlfleet.watch.sinks import LogSink, Sink
-from vlfleet.watch.window import Trail
+from vlfleet.watch.window import Trail, Window
 
 FILE = "history.sqlite"
 """In the fleet's folder."""
@@ -55,6 +55,8 @@ class Watcher:
         self.book = Book()
         """The alerts; whoever silences or acknowledges puts a new book here, in the event loop."""
         self.latest: Sample | None = None
+        self.window: Window | None = None
+        """What was seen of the last quarter of an hour; None before the first look."""
         self._folder, self._say = folder, say
         self._rules = tuple(all_rules() if rules is None else rules)
         self._sinks: tuple[Sink, ...] = (LogSink(),) if sinks is None else tuple(sinks)
@@ -114,7 +116,7 @@ class Watcher:
         before = self.latest
         sample = await self._sampler.sample()
         self.latest = sample
-        window = self._trail.add(sample)
+        window = self.window = self._trail.add(sample)
         self.book, changes = step(self.book, self._rules, window)
         for change in changes:
             if not change.silent:

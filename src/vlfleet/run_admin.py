@@ -1,0 +1,49 @@
+"""What the admin port of a running fleet answers, put together from its supervisor, its gateway and its watcher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from vlfleet.fleet.facts import facts_of
+from vlfleet.fleet.supervisor import Supervisor
+from vlfleet.gateway.admin import build_admin
+from vlfleet.gateway.flights import in_hand
+from vlfleet.gateway.live import Live
+from vlfleet.gateway.pages import json_response
+from vlfleet.gateway.state import GATEWAY
+from vlfleet.watch.glance import glance
+from vlfleet.watch.watcher import Watcher
+
+
+def admin_of(
+    token: str, supervisor: Supervisor, app: web.Application, watcher: Watcher, orders: Mapping[str, Handler]
+) -> web.Application:
+    """The admin of the fleet before which the gateway `app` stands; `orders` are POST paths and what takes them."""
+    facts = lambda: facts_of(supervisor.state)  # noqa: E731
+    live = Live(lambda: glance(facts(), watcher.window, watcher.book, in_hand(app[GATEWAY]), time.time()))
+    routes = [
+        *told(facts, lambda: app[GATEWAY].metrics.text()),
+        *live.routes(),
+        *(web.post(path, handler) for path, handler in orders.items()),
+    ]
+    admin = build_admin(token, routes)
+    admin.on_shutdown.append(live.close)
+    return admin
+
+
+def told(facts: Callable[[], dict[str, Any]], metrics: Callable[[], bytes]) -> list[web.RouteDef]:
+    """GET /fleet, as `vlfleet status --json`, and GET /metrics."""
+
+    async def fleet(request: web.Request) -> web.Response:
+        return json_response(facts())
+
+    async def measures(request: web.Request) -> web.Response:
+        return web.Response(body=metrics(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    return [web.get("/fleet", fleet), web.get("/metrics", measures)]
