@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from tests.watch.rig import WELL, times, with_engine, with_gpu, with_replica, with_traffic
+from vlfleet.hardware.xid import XIDS
 from vlfleet.watch.alert import Alert, Book, Change, step
 from vlfleet.watch.alerts import all_rules
 from vlfleet.watch.model import GatewaySample, Sample
@@ -175,6 +176,10 @@ def new_ecc(second_of_error: int) -> State:
     return lambda sample, second: with_gpu(sample, 1, ecc_uncorrected=7 + (second >= second_of_error))
 
 
+def had_xid(code: int | None, age: float = 60) -> State:
+    return lambda sample, second: with_gpu(sample, 1, xid=code, xid_at=WELL.at - age)
+
+
 @dataclass(frozen=True)
 class Case:
     code: str
@@ -197,6 +202,10 @@ CASES = [
     Case("gpu_broken", "gpu1", gpu(fault="GPU is lost"), gpu(utilization=None, memory_bytes=None), "MIG tells less"),
     Case("gpu_broken", "gpu1", gpu(rows_failed=True), gpu(ecc_uncorrected=3), "old errors"),
     Case("gpu_broken", "gpu1", new_ecc(300), new_ecc(0), "the error is older than the watch"),
+    Case("gpu_xid", "gpu1", had_xid(79), had_xid(13), "a program did it"),
+    Case("gpu_xid", "gpu1", had_xid(48, age=3000), had_xid(48, age=4100), "it was more than an hour ago"),
+    Case("gpu_xid_program", "gpu1", had_xid(31), had_xid(79), "it is worse than that"),
+    Case("gpu_xid_program", "gpu1", had_xid(9999), had_xid(None), "there was none"),
     Case("host_memory", "host", host(used_bytes=60 << 30), host(used_bytes=55 << 30), "86 %"),
     Case("disk_full", "host", host(disk_free_bytes=10 << 30), host(disk_free_bytes=100 << 30), "90 %"),
     Case("replica_crowded", "r1", in_flight(2, 12, 2, 2), in_flight(12, 12, 12, 12), "all have as many"),
@@ -289,10 +298,11 @@ def test_texts_and_thresholds(rule: object) -> None:
 
     assert isinstance(rule, Rule)
     assert rule.clear_below <= rule.raise_at, "hysteresis"
-    text = rule.says.format(subject="r1", value=1.0)
-    assert "{" not in text + rule.advice.format(subject="r1")
-    assert len(text) < 100
-    assert len(rule.advice) < 130
+    for value in (1.0, *XIDS) if rule.words else (1.0,):
+        text, advice = rule.told("r1", value)
+        assert "{" not in text + advice
+        assert len(text) < 100
+        assert len(advice) < 130
 
 
 def one(state: State, code: str, seconds: int) -> Alert:
@@ -304,6 +314,20 @@ def test_an_alert_tells_what_to_do() -> None:
     assert alert.text == "gpu1 has 91 C"
     assert "air flow" in alert.advice
     assert one(first_tokens(2), "replica_slow", 400).advice.endswith("--replica r1`")
+
+
+def test_an_xid_is_explained_and_a_worse_one_takes_its_place() -> None:
+    alert = one(had_xid(94), "gpu_xid", 20)
+    assert alert.text == "gpu1: Xid 94, an ECC error that hit one program only"
+    assert alert.advice.startswith("`vlfleet cordon gpu1`; that program has to start anew")
+
+    def worse(sample: Sample, second: float) -> Sample:
+        return with_gpu(sample, 1, xid=94 if second < 10 else 79, xid_at=WELL.at)
+
+    book, changes = play(worse, 20)
+    assert "fallen off the bus" in next(iter(book.alerts)).text
+    assert "power the machine off" in next(iter(book.alerts)).advice
+    assert len(changes) == 1
 
 
 def test_a_short_peak_and_a_value_that_swings_around_the_threshold() -> None:

@@ -30,11 +30,18 @@ class Rule:
     raise_at: float
     clear_below: float
     says: str
-    """With {subject} and {value}."""
+    """With {subject} and {value}, and the names of `words`."""
     advice: str
-    """With {subject}."""
+    """With {subject}, and the names of `words`."""
     for_seconds: float = 0.0
     clear_seconds: float = 30.0
+    words: Callable[[float], Mapping[str, str]] | None = None
+    """What a value means, where it is a code."""
+
+    def told(self, subject: str, value: float) -> tuple[str, str]:
+        """Text and advice."""
+        more = self.words(value) if self.words else {}
+        return self.says.format(subject=subject, value=value, **more), self.advice.format(subject=subject, **more)
 
 
 @dataclass(frozen=True)
@@ -156,12 +163,11 @@ def _next(rule: Rule, subject: str, old: _State, value: float | None, now: float
         since = now if old.high_since is None else old.high_since
         if now - since < rule.for_seconds:
             return _State(high_since=since)
-        text = rule.says.format(subject=subject, value=value)
-        advice = rule.advice.format(subject=subject)
+        text, advice = rule.told(subject, value)
         alert = Alert(rule.code, subject, rule.severity, text, advice, value, rule.raise_at, at)
         return _State(high_since=since, alert=alert)
     if value is not None and value >= rule.clear_below:
-        text = rule.says.format(subject=subject, value=value)
-        return replace(old, low_since=None, alert=replace(old.alert, value=value, text=text))
+        text, advice = rule.told(subject, value)
+        return replace(old, low_since=None, alert=replace(old.alert, value=value, text=text, advice=advice))
     low_since = now if old.low_since is None else old.low_since
     return _State() if now - low_since >= rule.clear_seconds else replace(old, low_since=low_since)

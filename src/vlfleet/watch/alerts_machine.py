@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import median
 
 from vlfleet.hardware.reading import GpuReading
+from vlfleet.hardware.xid import meaning
+from vlfleet.hardware.xid_events import CRITICAL_SECONDS
 from vlfleet.watch.alert import Rule, Severity
 from vlfleet.watch.model import Sample
 from vlfleet.watch.window import Window
@@ -108,6 +111,30 @@ def broken(window: Window) -> dict[str, float]:
     return found
 
 
+def xid(window: Window, *, critical: bool) -> dict[str, float]:
+    """The Xid of each GPU that had one of this kind in the last hour, else 0.
+
+    A reset is not seen from here, so that a GPU which was reset is told of for the rest of the hour.
+    """
+    return {
+        name: float(gpu.xid) if gpu.xid is not None and _recent(window, gpu) and _kind(gpu.xid) is critical else 0.0
+        for name, gpu in _gpus(window.now).items()
+    }
+
+
+def _recent(window: Window, gpu: GpuReading) -> bool:
+    return abs(window.now.at - gpu.xid_at) < CRITICAL_SECONDS  # a clock that jumps makes no new error
+
+
+def _kind(code: int) -> bool:
+    return meaning(code).critical
+
+
+def _xid_words(code: float) -> dict[str, str]:
+    known = meaning(int(code))
+    return {"what": known.what, "do": known.do}
+
+
 def host_memory(window: Window) -> dict[str, float]:
     host = window.now.host
     return {"host": host.used_bytes / host.memory_bytes} if host.memory_bytes else {}
@@ -188,6 +215,28 @@ RULES = (
         "{subject} is lost or has memory errors that cannot be corrected",
         "see `dmesg | grep -i xid` and nvidia-smi -q -d ECC; reset or replace the board",
         clear_seconds=60,
+    ),
+    Rule(
+        "gpu_xid",
+        Severity.CRITICAL,
+        partial(xid, critical=True),
+        1,
+        1,
+        "{subject}: Xid {value:.0f}, {what}",
+        "`vlfleet cordon {subject}`; {do}",
+        clear_seconds=0,
+        words=_xid_words,
+    ),
+    Rule(
+        "gpu_xid_program",
+        Severity.INFO,
+        partial(xid, critical=False),
+        1,
+        1,
+        "{subject}: Xid {value:.0f}, {what}",
+        "{do}",
+        clear_seconds=0,
+        words=_xid_words,
     ),
     Rule(
         "host_memory",
