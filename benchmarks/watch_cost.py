@@ -3,7 +3,8 @@
     python -m benchmarks.watch_cost [--seconds 30] [--replicas 8] [--gpus 8] [--real-gpus]
 
 The engines' pages are vLLM 0.32's, as recorded, served by another process. GPUs are the tests' fake NVML, whose answers
-cost nothing, unless --real-gpus asks this machine's.
+cost nothing, unless --real-gpus asks this machine's. First a table tells each fact of each GPU, and how long a read
+takes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import multiprocessing
 import sys
 import tempfile
 import time
+from dataclasses import fields
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -23,7 +25,9 @@ from aiohttp import web
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.gateway.engine_pages import EnginePages
 from vlfleet.gateway.pool import Pool
+from vlfleet.hardware.reading import GpuReading
 from vlfleet.hardware.readings import GpuReader
+from vlfleet.hardware.readings_nvidia import NvidiaReader
 from vlfleet.watch.host import HostReader
 from vlfleet.watch.sampler import Sampler
 
@@ -58,6 +62,37 @@ def gateway_page(replicas: int) -> bytes:
     others = [line for line in lines if 'replica="' not in line]
     every = [line.replace('"r0"', f'"r{number}"') for number in range(replicas) for line in mine]
     return "\n".join([*others, *every, ""]).encode()
+
+
+def gpu_table(reads: int = 20) -> str:
+    """Every fact that this machine's GPUs tell, after a second between two reads, and milliseconds of a read."""
+    reader = GpuReader()
+    began = time.perf_counter()
+    gpus = reader.read()
+    first = time.perf_counter() - began
+    if not gpus:
+        return "no GPU, or no library that tells of it"
+    times = []
+    for _ in range(reads):
+        time.sleep(1 / reads)
+        began = time.perf_counter()
+        gpus = reader.read()
+        times.append(time.perf_counter() - began)
+    made = next(each for each in reader._readers if each.read())
+    hears = made._xids.gpus if isinstance(made, NvidiaReader) and made._xids else []
+    reader.close()
+    rows = [("", *(f"GPU {gpu.index}" for gpu in gpus))]
+    for each in fields(GpuReading):
+        values = (getattr(gpu, each.name) for gpu in gpus)
+        rows.append(
+            (each.name, *(",".join(sorted(v)) or "none" if isinstance(v, frozenset) else str(v) for v in values))
+        )
+    rows.append(("Xid events heard", *(str(gpu.index in hears) for gpu in gpus)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    middle, most = sorted(times)[reads // 2], max(times)
+    cost = f"first read {1e3 * first:.1f} ms, then median {1e3 * middle:.2f} ms, most {1e3 * most:.2f} ms, all GPUs"
+    return "\n".join([*lines, cost, ""])
 
 
 async def measure(ports: list[int], seconds: int) -> dict[str, float]:
@@ -109,6 +144,7 @@ def main() -> None:
 
         gpus = [machines.gpu(number, "NVIDIA H200", 143771, (9, 0), live=BUSY) for number in range(given.gpus)]
         sys.modules["pynvml"] = LiveNvml(machines.machine(gpus))  # type: ignore[assignment]
+    print(gpu_table())
     mine, theirs = multiprocessing.Pipe()
     server = multiprocessing.Process(target=serve, args=(given.replicas, theirs), daemon=True)
     server.start()
