@@ -109,7 +109,8 @@ async def test_one_that_waits_for_a_replica_is_queued() -> None:
         queued = [each for each in flights(made) if each.state == "queued"]
         assert len(queued) == len(made.gateway.gate.queue) > 0
         assert {(each.replica, each.predicted_seconds, each.route) for each in queued} == {("", None, "")}
-        assert [each.seconds for each in flights(made)] == sorted((e.seconds for e in flights(made)), reverse=True)
+        ages = [each.seconds for each in flights(made)]
+        assert ages == sorted(ages, reverse=True)
         assert len(in_hand(made.gateway, most=3).oldest) == 3
         for task in asked:
             task.cancel()
