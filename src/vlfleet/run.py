@@ -263,7 +263,7 @@ async def _open_gateway(
 
     app.cleanup_ctx.append(watched)
     runner = await gateway.serve(app, spec.host, spec.port)
-    admin = admin_of(new_token(folder.admin_token), supervisor, app, watcher, {"/restart": control.restart})
+    admin = admin_of(new_token(folder.admin_token), supervisor, app, watcher, control.orders)
     try:
         beside = await gateway.serve(admin, "127.0.0.1", spec.admin_port)
     except VlfleetError as error:

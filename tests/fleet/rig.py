@@ -138,11 +138,9 @@ class WatchedSupervisor(Supervisor):
 
     async def crash(self) -> None:
         """Leaves what kill -9 of its process leaves: engines that run, the last state, a free lock."""
-        assert self._saver
-        self.crashed = self._closing = True
+        self.crashed = True
         await self._cancel_lives()
-        self._dirty.set()
-        await self._saver
+        await self._keeper.close()
         await self._session.close()
 
 

@@ -18,7 +18,7 @@ from tests.fleet.rig import FAST, WatchedSupervisor, until
 from tests.fleet.served import Load, faults, served
 from vlfleet.engine.launch import EngineSpec, Launch, Placement
 from vlfleet.errors import ExitCode, VlfleetError
-from vlfleet.fleet.control import Control, restart
+from vlfleet.fleet.control import Control, give
 from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.replica import Phase
 from vlfleet.fleet.roll import Order
@@ -220,10 +220,10 @@ async def controlled(supervisor: WatchedSupervisor, folder: FleetFolder) -> Asyn
 async def test_orders_over_the_socket(folder: FleetFolder) -> None:
     async with served(folder, replicas=2) as (supervisor, _), controlled(supervisor, folder):
         assert stat.S_IMODE(folder.control.stat().st_mode) == 0o600
-        events = [event["event"] async for event in restart(folder, Order("r1"))]
+        events = [event["event"] async for event in give(folder, "/restart", Order("r1"))]
         assert (events[0], events[-2:]) == ("draining", ["ready", "done"])
         with pytest.raises(VlfleetError, match="there is no replica 'r7'") as caught:
-            async for _ in restart(folder, Order("r7")):
+            async for _ in give(folder, "/restart", Order("r7")):
                 pass
         assert (caught.value.remedy, caught.value.exit_code) == ("choose one of: r0 r1", ExitCode.USAGE)
 
@@ -232,7 +232,7 @@ async def test_a_restart_needs_no_listener(folder: FleetFolder) -> None:
     slow = ("--startup-seconds", "0.3")
     async with served(folder, *slow, replicas=2) as (supervisor, _), controlled(supervisor, folder):
         old = pids(supervisor)
-        listening = restart(folder, Order())
+        listening = give(folder, "/restart", Order())
         assert (await anext(listening))["event"] == "draining"
         await listening.aclose()  # type: ignore[attr-defined]
         await until(lambda: set(old).isdisjoint(pids(supervisor)))
@@ -245,12 +245,12 @@ async def test_a_path_too_long_for_a_socket(tmp_path: Path, monkeypatch: pytest.
     folder.make()
     assert len(str(folder.control)) > 108
     async with served(folder, replicas=2) as (supervisor, _), controlled(supervisor, folder):
-        assert [event["event"] async for event in restart(folder, Order("r0"))][-1] == "done"
+        assert [event["event"] async for event in give(folder, "/restart", Order("r0"))][-1] == "done"
 
 
 async def test_nobody_listens(folder: FleetFolder) -> None:
     with pytest.raises(VlfleetError, match="the fleet's supervisor takes no orders"):
-        await anext(restart(folder, Order()))
+        await anext(give(folder, "/restart", Order()))
 
 
 async def test_a_fleet_without_its_socket_serves_and_says_so(folder: FleetFolder) -> None:
@@ -258,7 +258,7 @@ async def test_a_fleet_without_its_socket_serves_and_says_so(folder: FleetFolder
     async with served(folder) as (supervisor, rig):
         control = Control(supervisor, folder)
         await control.open(supervisor.said.append)
-        assert supervisor.said[-1].startswith("`vlfleet restart` will not work: ")
+        assert supervisor.said[-1].startswith("`vlfleet restart`, cordon and drain will not work: ")
         async with rig.chat() as answer:
             assert answer.status == 200
         folder.control.rmdir()

@@ -227,7 +227,7 @@ async def test_full_disk_does_not_stop_the_fleet(folder: FleetFolder, monkeypatc
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vlfleet.fleet.supervisor.save", full)
+    monkeypatch.setattr("vlfleet.fleet.keeper.save", full)
     async with fleet(folder, ScriptEngine()) as supervisor:
         await until(lambda: all_ready(supervisor.replicas))
         assert supervisor.said == ["the state file cannot be written: [Errno 28] No space left on device"]

@@ -16,6 +16,7 @@ from vlfleet.cli import (
     calibrate,
     chat,
     checkpoint,
+    cordon,
     demo,
     doctor,
     down,
@@ -63,6 +64,9 @@ app.command()(calibrate.calibrate)
 app.command()(down.down)
 app.command()(status.status)
 app.command()(restart.restart)
+app.command()(cordon.cordon)
+app.command()(cordon.uncordon)
+app.command()(cordon.drain)
 app.command()(logs.logs)
 app.command()(report.report)
 app.command(cls=ask.AskCommand)(ask.ask)

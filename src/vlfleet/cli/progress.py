@@ -33,7 +33,7 @@ def describe(replica: Replica, now: float) -> str:
         return f"out of rotation: {replica.detail}"
     if replica.phase is Phase.DRAINING:
         return f"draining: {replica.in_flight} in flight"
-    return replica.detail or replica.phase.value
+    return (replica.detail or replica.phase.value) + ", cordoned" * replica.cordoned
 
 
 def elapsed(replica: Replica, now: float) -> str:

@@ -11,6 +11,7 @@ from vlfleet.cli.options import AsJson, Name, named, note
 
 if TYPE_CHECKING:
     from vlfleet.fleet.folder import FleetFolder
+    from vlfleet.fleet.local import LocalFleet
     from vlfleet.fleet.roll import Order
 
 
@@ -32,27 +33,38 @@ def restart(
     """
     import asyncio
 
+    from vlfleet.fleet.roll import Order
+
+    folder = running(name).folder
+    try:
+        asyncio.run(_follow(folder, Order(replica, drain_timeout, force), as_json))
+    except KeyboardInterrupt:
+        note(f"the restart goes on without you: `vlfleet status{named(name)}` shows it")
+        raise
+
+
+def running(name: str) -> LocalFleet:
+    """The fleet `name`, which takes orders.
+
+    Raises:
+        VlfleetError: it does not run, or nobody is there to take them.
+    """
     from vlfleet.errors import VlfleetError
     from vlfleet.fleet.local import find
-    from vlfleet.fleet.roll import Order
 
     fleet = find(name, note)
     if fleet is None:
         raise VlfleetError(f"no fleet {name!r} is running", f"start one with `vlfleet up{named(name)}`")
     if not fleet.supervised:
         raise VlfleetError("the fleet's supervisor was killed", f"`vlfleet up{named(name)}` takes its replicas over")
-    try:
-        asyncio.run(_follow(fleet.folder, Order(replica, drain_timeout, force), as_json))
-    except KeyboardInterrupt:
-        note(f"the restart goes on without you: `vlfleet status{named(name)}` shows it")
-        raise
+    return fleet
 
 
 async def _follow(folder: FleetFolder, order: Order, as_json: bool) -> None:
-    from vlfleet.fleet.control import restart as ordered
+    from vlfleet.fleet.control import give
 
     began, replaced = time.monotonic(), []
-    async for event in ordered(folder, order):
+    async for event in give(folder, "/restart", order):
         if event["event"] == "ready":
             replaced.append(event["replica"])
         if as_json:
@@ -72,6 +84,8 @@ def describe(event: dict[str, Any]) -> str:
             doing = "has no request in flight"
         case {"event": "draining", "in_flight": in_flight}:
             doing = f"draining: {_requests(in_flight)} in flight"
+        case {"event": "drained"}:
+            doing = "drained: it has no request in flight"
         case {"event": "stopping", "cut": 0}:
             doing = "stopping"
         case {"event": "stopping", "cut": cut}:

@@ -49,6 +49,7 @@ def table(facts: dict[str, Any]) -> str:
 
 def _row(replica: dict[str, Any]) -> tuple[str, ...]:
     phase = f"{replica['phase']}: {replica['detail']}" if replica["detail"] else replica["phase"]
+    phase += ", cordoned" * replica["cordoned"]
     numbers = (replica["restarts"], replica["in_flight"], replica["served"])
     gpus = ",".join(map(str, replica["gpus"])) or "-"
     texts = (gpus, replica["pid"] or "-", replica["port"] or "-", _duration(replica["up_seconds"]), *numbers)

@@ -245,9 +245,7 @@ def _default_name(model: str, folder: str) -> str:
 
 def announce(spec: FleetSpec, replicas: Sequence[Replica], as_json: bool, *, keyed: bool = False) -> None:
     """On stdout: where the fleet is, and how to ask it something; `keyed`: the one who asks needs a key."""
-    from vlfleet.fleet.replica import Phase
-
-    ready = [replica.name for replica in replicas if replica.phase is Phase.READY]
+    ready = [replica.name for replica in replicas if replica.in_rotation]
     if as_json:
         facts = {"url": f"{spec.url}/v1", "model": spec.served_model_name, "fleet": spec.name, "ready": ready}
         print(json.dumps(facts), flush=True)

@@ -31,14 +31,14 @@ class Order:
 
 
 async def roll(lives: Sequence[ReplicaLife], renew: Renew, order: Order, tell: Tell) -> None:
-    """Replaces replicas: what serves nothing comes first, then the ready ones in turn.
+    """Replaces replicas: what serves nothing comes first, then those in rotation. Who is cordoned stays cordoned.
 
     Raises:
         VlfleetError: it is the only one that is ready; the new one did not become ready. Those after it are left as
             they are.
     """
     chosen = [life for life in lives if order.replica in ("", life.replica.name)]
-    chosen.sort(key=lambda life: life.replica.phase is Phase.READY)
+    chosen.sort(key=lambda life: life.replica.in_rotation)
     for at, life in enumerate(chosen):
         others = [each for each in lives if each is not life]
         try:
@@ -53,7 +53,7 @@ async def _replace(life: ReplicaLife, others: Sequence[ReplicaLife], renew: Rene
     replica = life.replica
     cut = 0
     if replica.phase is Phase.READY:
-        if not order.force and not _ready(others):
+        if replica.in_rotation and not order.force and not _ready(others):
             took = f"its last start took {replica.ready_at - replica.started_at:.0f} s"
             cause = f"{replica.name} is the only replica that is ready, and {took}"
             raise VlfleetError(cause, "--force restarts it all the same; requests are refused meanwhile")
@@ -77,7 +77,7 @@ async def _drain(life: ReplicaLife, others: Sequence[ReplicaLife], order: Order)
     while replica.in_flight and replica.phase is Phase.DRAINING:
         if time.monotonic() > deadline:
             return replica.in_flight
-        if not order.force and not _ready(others) and life.watch:
+        if not replica.cordoned and not order.force and not _ready(others) and life.watch:
             life.watch.drain(False)
             cause = f"no other replica is ready any more, so {replica.name} serves on as it is"
             raise VlfleetError(cause, "see `vlfleet status`, then restart again", ExitCode.UNHEALTHY)
@@ -101,4 +101,4 @@ async def _become_ready(life: ReplicaLife, tell: Tell) -> None:
 
 
 def _ready(lives: Sequence[ReplicaLife]) -> bool:
-    return any(life.replica.phase is Phase.READY for life in lives)
+    return any(life.replica.in_rotation for life in lives)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import replace
 
 from vlfleet.engine.launch import Engine
 from vlfleet.errors import ExitCode, VlfleetError
+from vlfleet.fleet.cordon import Cordon, Drain, Event, check_others, chosen, drained
 from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.health import open_session
+from vlfleet.fleet.keeper import Keeper
 from vlfleet.fleet.life import ReplicaLife, new_replica
 from vlfleet.fleet.processes import EngineProcess, ProcessId, kill_marked
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.fleet.roll import Order, Tell, roll
 from vlfleet.fleet.spec import FleetSpec, is_loopback
-from vlfleet.fleet.state import FleetState, Status, load, save
+from vlfleet.fleet.state import FleetState, Status, load
 from vlfleet.fleet.timing import Timing
 from vlfleet.fleet.watch import Shared
 
@@ -44,9 +45,7 @@ class Supervisor:
         self.lives: list[ReplicaLife] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._all_failed = asyncio.Event()
-        self._saver: asyncio.Task[None] | None = None
-        self._dirty = asyncio.Event()
-        self._closing = False
+        self._keeper = Keeper(folder, self._to_save, self._timing.save_counters_seconds, say)
         self._rolling: asyncio.Task[None] | None = None
         me = ProcessId.of(os.getpid())
         assert me is not None
@@ -74,7 +73,7 @@ class Supervisor:
         )
         healed, fleets = self._state.healed, self.spec.engine_spec
         self.lives = [ReplicaLife(replica, healed.get(replica.name, fleets), shared) for replica in self.replicas]
-        self._saver = asyncio.create_task(self._keep_state())
+        self._keeper.start()
         for life in self.lives:
             self._run(life, running.get(life.replica.name))
 
@@ -101,8 +100,7 @@ class Supervisor:
         if order.replica and order.replica not in names:
             remedy = f"choose one of: {' '.join(names)}"
             raise VlfleetError(f"there is no replica {order.replica!r}", remedy, ExitCode.USAGE)
-        if self._state.status != "serving":
-            raise VlfleetError("the fleet is shutting down", "start it again with `vlfleet up`")
+        self._check_serving()
         if self._rolling:
             raise VlfleetError("a restart is under way already", "wait for its end: `vlfleet status` shows it")
         self._rolling = asyncio.create_task(roll(self.lives, self.renew, order, tell))
@@ -114,6 +112,33 @@ class Supervisor:
         self._rolling = None
         if not task.cancelled() and (error := task.exception()):
             self._say(f"the restart ended early: {error}")
+
+    async def cordon(self, order: Cordon, *, cordoned: bool = True) -> list[str]:
+        """Takes replicas out of rotation, or puts them back; the names of all that are out by hand now, once the state
+        file has them.
+
+        Raises:
+            VlfleetError: there is no such replica, nobody else is ready, or the fleet is stopping.
+        """
+        self._check_serving()
+        going = chosen(self.replicas, order.replica)
+        if cordoned and not order.force:
+            check_others(self.replicas, going)
+        for replica in going:
+            if replica.cordoned != cordoned:
+                replica.cordoned = cordoned
+                self._say(f"{replica.name} is {'cordoned: it gets no new request' if cordoned else 'uncordoned'}")
+        await self._keeper.kept()
+        return [replica.name for replica in self.replicas if replica.cordoned]
+
+    def drained(self, order: Drain) -> AsyncIterator[Event]:
+        """Waits for the requests of replicas that are cordoned; what it tells and raises: `cordon.drained`."""
+        going = chosen(self.replicas, order.replica)
+        return drained(going, order.timeout_seconds, lambda: self._state.status == "serving")
+
+    def _check_serving(self) -> None:
+        if self._state.status != "serving":
+            raise VlfleetError("the fleet is shutting down", "start it again with `vlfleet up`")
 
     async def _prepare(self) -> None:
         """Asks the engine whether this can work here, and gives each replica its place."""
@@ -141,6 +166,9 @@ class Supervisor:
             alive = {}
         kept = frozenset(each.mark for each in alive.values())
         await asyncio.to_thread(kill_marked, f"{self._folder.path}/", kept)
+        if state and state.status in ("serving", "draining") and state.spec.engine_part == self.spec.engine_part:
+            for replica, old in zip(self.replicas, state.replicas, strict=True):
+                replica.cordoned = old.cordoned  # also where no engine lives any more: the machine may have crashed
         if alive and state:
             self._say(f"adopting {names}, which still run")
             self._restore(state, alive)
@@ -171,7 +199,7 @@ class Supervisor:
         self.spec = self._state.spec = replace(self.spec, port=port, admin_port=admin_port)
 
     def _changed(self, replica: Replica) -> None:
-        self._dirty.set()
+        self._keeper.changed()
         if all(each.phase is Phase.FAILED for each in self.replicas):
             self._all_failed.set()
 
@@ -200,7 +228,7 @@ class Supervisor:
         for replica in self.replicas:
             if replica.phase in (Phase.READY, Phase.UNHEALTHY):
                 replica.phase = Phase.DRAINING
-        self._dirty.set()
+        self._keeper.changed()
         deadline = time.monotonic() + timeout_seconds
         while any(replica.in_flight for replica in self.replicas) and time.monotonic() < deadline:
             if now.is_set():
@@ -218,10 +246,7 @@ class Supervisor:
             if life.replica.phase is not Phase.FAILED:
                 life.replica.phase, life.replica.detail = Phase.STOPPED, ""
         self._state.status, self._state.error = status, error
-        self._closing = True
-        self._dirty.set()
-        if self._saver:
-            await self._saver
+        await self._keeper.close()
         await self._session.close()
 
     def kill(self) -> None:
@@ -238,27 +263,8 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _keep_state(self) -> None:
-        """Saves every change at once, and the gateway's counters every second; a full disk does not stop the fleet."""
-        saved, trouble = b"", ""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._timing.save_counters_seconds):
-                    await self._dirty.wait()
-            durable = self._dirty.is_set()
-            closing = self._closing
-            self._dirty.clear()
-            self._state.processes = {life.replica.name: life.process for life in self.lives if life.process}
-            fleets = self.spec.engine_spec
-            self._state.healed = {life.replica.name: life.spec for life in self.lives if life.spec != fleets}
-            state = self._state.to_json()
-            try:
-                if state != saved:
-                    await asyncio.to_thread(save, self._folder, state, durable=durable)
-                    saved = state
-            except OSError as error:
-                if str(error) != trouble:
-                    trouble = str(error)
-                    self._say(f"the state file cannot be written: {error}")
-            if closing:
-                return
+    def _to_save(self) -> bytes:
+        fleets = self.spec.engine_spec
+        self._state.processes = {life.replica.name: life.process for life in self.lives if life.process}
+        self._state.healed = {life.replica.name: life.spec for life in self.lives if life.spec != fleets}
+        return self._state.to_json()

@@ -44,7 +44,7 @@ class Shared:
 
     def another_ready(self, replica: Replica) -> bool:
         """Whether the gateway has somebody else to ask."""
-        return any(each.phase is Phase.READY for each in self.replicas if each is not replica)
+        return any(each.in_rotation for each in self.replicas if each is not replica)
 
     def set(self, replica: Replica, phase: Phase, detail: str = "") -> None:
         if (replica.phase, replica.detail) != (phase, detail):

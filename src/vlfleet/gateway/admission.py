@@ -78,7 +78,7 @@ def refusal(replicas: Sequence[Replica], *, draining: bool) -> ApiError | None:
     if draining:
         return ApiError(503, "draining", "the fleet is shutting down; start it again", headers={"Retry-After": "30"})
     for replica in replicas:
-        if replica.phase is Phase.READY:
+        if replica.in_rotation:
             return None
     now = time.time()
     reasons = "; ".join(describe(replica, now) for replica in replicas) or "the fleet has none"
@@ -89,6 +89,14 @@ def refusal(replicas: Sequence[Replica], *, draining: bool) -> ApiError | None:
 
 def describe(replica: Replica, now: float) -> str:
     """One replica's state in a few words, with its reason and since when."""
+    if replica.cordoned:
+        by_hand = f"cordoned by hand: vlfleet uncordon {replica.name}"
+        ready = replica.phase is Phase.READY
+        return f"{replica.name} is {by_hand}" if ready else f"{_phase(replica, now)} ({by_hand})"
+    return _phase(replica, now)
+
+
+def _phase(replica: Replica, now: float) -> str:
     match replica.phase:
         case Phase.STARTING:
             doing = f" ({replica.detail})" if replica.detail else ""
@@ -105,7 +113,9 @@ def describe(replica: Replica, now: float) -> str:
 
 
 def retry_after_seconds(replica: Replica, now: float) -> int:
-    """When it is worth asking again: soon while it loads, after the pause when it died."""
+    """When it is worth asking again: soon while it loads, after the pause when it died, late where a person decides."""
+    if replica.cordoned:
+        return 30
     match replica.phase:
         case Phase.STARTING | Phase.UNHEALTHY:
             return 2

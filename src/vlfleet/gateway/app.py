@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler
 
 from vlfleet.batch.shelf import Shelf
 from vlfleet.errors import VlfleetError
-from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.fleet.replica import Replica
 from vlfleet.gateway import pages
 from vlfleet.gateway.access import ACCESS, Access, admit
 from vlfleet.gateway.admission import LIMITS, Limits
@@ -134,7 +134,7 @@ def batches_in(folder: Path, app: web.Application, replicas: Sequence[Replica]) 
         shelf = Shelf(folder)
     except OSError as error:
         raise VlfleetError(f"{folder} cannot be used: {error.strerror}", "mend its owner and mode") from None
-    ready = lambda: sum(replica.phase is Phase.READY for replica in replicas)  # noqa: E731
+    ready = lambda: sum(replica.in_rotation for replica in replicas)  # noqa: E731
     return Batches(shelf, Worker(shelf, behalf, lambda: bool(app[GATEWAY].gate.queue), ready), tenant_of)
 
 

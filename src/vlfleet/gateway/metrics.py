@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.fleet.replica import Replica
 from vlfleet.gateway.durations import Durations
 from vlfleet.gateway.inspection import Ask
 from vlfleet.gateway.route.gate import Gate
@@ -31,13 +31,17 @@ class ReplicaCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         ready = GaugeMetricFamily("vlfleet:replica_ready", "1 when it takes requests.", labels=["replica"])
+        cordoned = GaugeMetricFamily(
+            "vlfleet:replica_cordoned", "1 when it was taken out of rotation by hand.", labels=["replica"]
+        )
         in_flight = GaugeMetricFamily("vlfleet:requests_in_flight", "Sent and not finished.", labels=["replica"])
         work = GaugeMetricFamily("vlfleet:outstanding_work_tokens", "Their predicted tokens.", labels=["replica"])
         for replica in self.replicas:
-            ready.add_metric([replica.name], replica.phase is Phase.READY)
+            ready.add_metric([replica.name], replica.in_rotation)
+            cordoned.add_metric([replica.name], replica.cordoned)
             in_flight.add_metric([replica.name], replica.in_flight)
             work.add_metric([replica.name], replica.outstanding_work)
-        yield from (ready, in_flight, work)
+        yield from (ready, cordoned, in_flight, work)
 
 
 class RouteCollector(Collector):

@@ -97,6 +97,7 @@ def replica_state(replica: Replica, now: float) -> dict[str, Any]:
     return {
         "name": replica.name,
         "phase": replica.phase,
+        "cordoned": replica.cordoned,
         "detail": replica.detail,
         "seconds": round(max(0.0, now - since), 1) if since else None,
         "restarts": replica.restarts,
