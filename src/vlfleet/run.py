@@ -251,6 +251,7 @@ async def _open_gateway(
         secret=folder.media_secret(),
         access=Access(keyring),
         batches=folder.path / "batches",
+        fleet=spec.name,
     )
 
     watcher = Watcher(

@@ -10,9 +10,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
+import vlfleet
 from vlfleet.fleet.facts import facts_of
+from vlfleet.fleet.spec import FleetSpec
 from vlfleet.fleet.supervisor import Supervisor
+from vlfleet.gateway.access import ACCESS
 from vlfleet.gateway.admin import build_admin
+from vlfleet.gateway.assets import installed, side_routes
 from vlfleet.gateway.flights import in_hand
 from vlfleet.gateway.live import Live
 from vlfleet.gateway.pages import json_response
@@ -32,9 +36,22 @@ def admin_of(
         *live.routes(),
         *(web.post(path, handler) for path, handler in orders.items()),
     ]
-    admin = build_admin(token, routes)
+    side = lambda request: side_of(supervisor.spec, keyed=app[ACCESS].keyed)  # noqa: E731
+    opened = [*installed().routes(), *side_routes(side, supervisor.spec.served_model_name)]
+    admin = build_admin(token, routes, opened)
     admin.on_shutdown.append(live.close)
     return admin
+
+
+def side_of(spec: FleetSpec, *, keyed: bool) -> dict[str, Any]:
+    """What the page is told first."""
+    return {
+        "admin": True,
+        "version": vlfleet.__version__,
+        "fleet": spec.name,
+        "served_model_name": spec.served_model_name,
+        "keyed": keyed,
+    }
 
 
 def told(facts: Callable[[], dict[str, Any]], metrics: Callable[[], bytes]) -> list[web.RouteDef]:

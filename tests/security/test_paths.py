@@ -95,4 +95,4 @@ async def test_with_keys_every_path_asks_for_one(tmp_path: Path) -> None:
             ) as answer:
                 if answer.status != 401:
                     open_without.append((method, path))
-    assert open_without == [("GET", "/health"), ("GET", "/ready")]
+    assert open_without == [("GET", "/health"), ("GET", "/ready"), ("GET", "/")]

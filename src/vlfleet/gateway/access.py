@@ -10,13 +10,15 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from vlfleet.gateway import assets
 from vlfleet.gateway.behalf import TENANT, Claim, claimed
 from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.gateway.keys import Key, Keyring
 from vlfleet.gateway.limits import Exceeded, Usage
 
-OPEN_PATHS = frozenset({"/health", "/ready"})
-"""For load balancers, which have no key. Without one, /ready says yes or no and nothing else."""
+OPEN_PATHS = frozenset({"/health", "/ready"}) | assets.OPEN_PATHS
+"""For load balancers, which have no key, and for the page, which asks for it. Without one, /ready says yes or no and
+nothing else."""
 COUNTED_METHODS = frozenset({"POST"})
 """Requests that make somebody work; to list or to delete is free."""
 BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
@@ -73,7 +75,7 @@ class Access:
         key = self.keyring.find(found[1]) if found else None
         if key is not None:
             request[KEY] = key
-        elif request.path not in OPEN_PATHS:
+        elif not is_open(request):
             raise unauthorized(given=found is not None)
         return key
 
@@ -88,12 +90,23 @@ class Access:
         request[KEY] = key
         return key
 
+    @property
+    def keyed(self) -> bool:
+        """Whether a key is asked for."""
+        return self.keyring is not None and self.keyring.required
+
     def knows(self, request: web.Request) -> bool:
         """Whether whoever asks may see more than yes or no."""
-        return KEY in request or self.keyring is None or not self.keyring.required
+        return KEY in request or not self.keyed
 
 
 ACCESS = web.AppKey("access", Access)
+
+
+def is_open(request: web.Request) -> bool:
+    """Whether the request was routed to what needs no key, however its path is spelt."""
+    resource = request.match_info.route.resource
+    return resource is not None and resource.canonical in OPEN_PATHS
 
 
 @web.middleware

@@ -17,16 +17,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from vlfleet.gateway.access import BEARER, unauthorized
+from vlfleet.gateway.assets import CONTENT_SECURITY_POLICY
 from vlfleet.gateway.connection import SERVER, where
 from vlfleet.gateway.errors import ApiError
 from vlfleet.gateway.heads import check_head
 
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 """Of this machine: what may stand in Host and Origin."""
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "manifest-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
 HEADERS = {
     "Server": SERVER,
     "Cache-Control": "no-store",

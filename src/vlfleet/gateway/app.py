@@ -21,6 +21,7 @@ from vlfleet.fleet.replica import Replica
 from vlfleet.gateway import pages
 from vlfleet.gateway.access import ACCESS, Access, admit
 from vlfleet.gateway.admission import LIMITS, Limits
+from vlfleet.gateway.assets import installed, side_routes
 from vlfleet.gateway.batch_worker import Worker
 from vlfleet.gateway.batches import Batches, add_batches
 from vlfleet.gateway.behalf import BEHALF, Behalf
@@ -65,6 +66,7 @@ def build_app(
     secret: bytes | None = None,
     access: Access | None = None,
     batches: Path | None = None,
+    fleet: str = "default",
 ) -> web.Application:
     """The gateway before `replicas`, whose phases the supervisor may change at any time.
 
@@ -72,7 +74,7 @@ def build_app(
     request is taken and those in flight go on. `media` says how the engines see media; without, they get no names.
     `urls` says which media are fetched; without, none. `secret` names media: with the same one, engines find again what
     they hold. `access` says who may come in; without, everybody. `batches` is the folder of /v1/batches; without,
-    there are none.
+    there are none. `fleet` is its name, for the page.
     """
     app = web.Application(middlewares=[finish, admit])
     app[ACCESS] = access or Access()
@@ -120,6 +122,7 @@ def build_app(
     app.router.add_get("/ready", pages.ready)
     app.router.add_get("/metrics", pages.metrics)
     app.router.add_get("/version", pages.version)
+    app.add_routes([*installed().routes(), *side_routes(pages.side_of(fleet, served_model_name), served_model_name)])
     return app
 
 

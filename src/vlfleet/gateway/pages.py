@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -113,3 +114,20 @@ async def metrics(request: web.Request) -> web.Response:
 
 async def version(request: web.Request) -> web.Response:
     return json_response({"version": vlfleet.__version__})
+
+
+def side_of(fleet: str, served_model_name: str) -> Callable[[web.Request], dict[str, Any]]:
+    """What the page is told first. Where a key is asked for, whoever has none learns that, and no names."""
+
+    def side(request: web.Request) -> dict[str, Any]:
+        access = request.app[ACCESS]
+        known = access.knows(request)
+        return {
+            "admin": False,
+            "version": vlfleet.__version__ if known else "",
+            "fleet": fleet if known else "",
+            "served_model_name": served_model_name if known else "",
+            "keyed": access.keyed,
+        }
+
+    return side
