@@ -1,0 +1,113 @@
+/** The fleet now: whether it is well, what is idle, who is sick, what images cost, and what can be done. */
+
+import { h } from "../lib/dom.js";
+import { History } from "../lib/history.js";
+import { language } from "../lib/i18n.js";
+import { mark, say } from "../lib/keyed.js";
+import { Actions } from "./fleet/actions.js";
+import { alertsPart } from "./fleet/alerts.js";
+import { chartsPart } from "./fleet/charts.js";
+import { costsPart, hostPart } from "./fleet/costs.js";
+import { drawer } from "./fleet/drawer.js";
+import { figuresPart, sample } from "./fleet/figures.js";
+import { gpusPart } from "./fleet/gpus.js";
+import { replicasPart } from "./fleet/replicas.js";
+import { requestsPart } from "./fleet/requests.js";
+import { verdict } from "./fleet/verdict.js";
+
+/** Kept while the page is open, whichever view is shown. */
+const history = new History();
+
+export function mount(root, app) {
+  const { t } = app;
+  let glance = null;
+  let opened = null;
+  const actions = new Actions(app, () => opened?.part.refresh());
+  const context = { t, app, history, open };
+  const banner = bannerPart(t);
+  const parts = {
+    figures: figuresPart(context), replicas: replicasPart(context), gpus: gpusPart(context), requests: requestsPart(context),
+    alerts: alertsPart(context), costs: costsPart(context), host: hostPart(context), charts: chartsPart(context),
+  };
+  const main = h("div", { class: "main" }, parts.replicas.node, parts.gpus.node, parts.requests.node);
+  const side = h("div", { class: "side" }, parts.alerts.node, parts.costs.node, parts.host.node);
+  const body = h("div", { class: "fleet-body", hidden: true }, parts.figures.node, h("div", { class: "columns" }, main, side), parts.charts.node);
+  const page = h("div", { class: "page fleet" }, h("h1", { class: "said" }, t("tab.fleet")), banner.node, body);
+  root.append(page);
+
+  function open(name) {
+    if (opened?.name === name) return;
+    close();
+    const part = drawer({ t, app, name, actions, close });
+    opened = { name, part, from: document.activeElement };
+    root.append(part.node);
+    page.classList.add("has-drawer");
+    part.update(glance);
+    part.node.querySelector("h2").focus();
+  }
+
+  function close() {
+    if (!opened) return;
+    opened.part.end();
+    opened.part.node.remove();
+    page.classList.remove("has-drawer");
+    const { name, from } = opened;
+    opened = null;
+    (page.querySelector(`tr[data-replica="${CSS.escape(name)}"] .name`) ?? from)?.focus();
+  }
+
+  const stop = app.live((latest) => {
+    glance = latest;
+    history.push(glance.at, sample(glance));
+    body.hidden = false;
+    banner.update(glance);
+    for (const each of Object.values(parts)) each.update(glance);
+    opened?.part.update(glance);
+  }, (state, error) => {
+    banner.hear(state, error);
+    body.classList.toggle("stale", state === "lost");
+  });
+  return () => {
+    stop();
+    opened?.part.end();
+    parts.charts.end();
+  };
+}
+
+/** The sentence at the top, and whether what is below it is of now. */
+function bannerPart(t) {
+  const text = h("p", { class: "text" });
+  const more = h("p", { class: "more", hidden: true });
+  const state = h("span", { class: "live" });
+  const node = h("section", { class: "verdict", "data-tone": "wait", "aria-label": t("fleet.verdict") },
+    h("span", { class: "sign", "aria-hidden": "true" }), h("div", { role: "status" }, text, more), state);
+  let told = null;
+  let lost = null;
+  let latest = null;
+  say(text, t("fleet.waiting"));
+
+  const show = () => {
+    const { tone, text: sentence, more: others } = lost ? { tone: "bad", text: lost, more: 0 } : told;
+    mark(node, "data-tone", tone);
+    say(text, sentence);
+    more.hidden = others <= 0;
+    say(more, t("fleet.verdict.more", { count: others }));
+  };
+  return {
+    node,
+    update(glance) {
+      latest = glance;
+      told = verdict(glance, t);
+      lost = null;
+      show();
+    },
+    hear(how, error) {
+      mark(state, "data-state", how);
+      say(state, t(`live.${how}`));
+      if (how !== "lost") return;
+      const reason = error?.status === 401 ? t("fleet.lost_token") : error?.message ?? "";
+      lost ??= latest ? t("fleet.lost_since", { time: new Date(latest.at * 1000).toLocaleTimeString(language()), reason }) : t("fleet.lost", { reason });
+      show();
+    },
+  };
+}
