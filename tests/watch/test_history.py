@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import array
 import math
 import random
 import signal
@@ -7,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from hypothesis import strategies as st
 
 from tests.watch.rig import WELL, times, with_engine, with_gpu, with_traffic
 from vlfleet.watch import history as module
+from vlfleet.watch.histogram import Histogram
 from vlfleet.watch.history import MOST_BYTES, TIERS, Event, History, read
-from vlfleet.watch.model import Sample
-from vlfleet.watch.point import histogram, merged, point
+from vlfleet.watch.model import GatewaySample, Sample
+from vlfleet.watch.point import histograms, merged, point
+from vlfleet.watch.sizes import SIZES
 
 START = 1_800_000_000
 names = st.sampled_from(["r0|images+", "r0|kv", "gpu0|utilization", "fleet|queue"])
@@ -52,6 +56,16 @@ def test_a_point_says_what_was_counted_since_the_last() -> None:
     assert (found["gpu1|utilization"], found["fleet|ready"]) == (0.6, 4)
 
 
+def test_energy_is_what_the_board_counted_and_else_power_times_seconds() -> None:
+    old, new = with_gpu(sample(9), 1, energy_joules=1000.0), with_gpu(sample(10), 1, energy_joules=1350.0)
+    assert point(new, old)["gpu1|joules+"] == 350
+    assert point(new, sample(9))["gpu1|joules+"] == 400, "nobody counted before"
+    assert "gpu1|joules+" not in point(old, new), "its driver was loaded anew"
+    assert point(new, old)["gpu1|held_seconds+"] == 1
+    alone = replace(new, replicas=tuple(each for each in new.replicas if 1 not in each.gpus))
+    assert point(alone, old)["gpu1|held_seconds+"] == 0
+
+
 def test_a_gateway_that_began_anew_counts_from_nothing() -> None:
     found = point(sample(3), replace(sample(100), monotonic=1002.0))
     assert found["r1|answered+"] == 6
@@ -59,7 +73,7 @@ def test_a_gateway_that_began_anew_counts_from_nothing() -> None:
 
 def test_what_nobody_told_is_not_there() -> None:
     found = point(with_gpu(sample(1), 1, utilization=None, power_watts=None, temperature_celsius=None), sample(0))
-    assert not {name for name in found if name.startswith("gpu1|")} - {"gpu1|memory"}
+    assert not {name for name in found if name.startswith("gpu1|")} - {"gpu1|memory", "gpu1|held_seconds+"}
 
 
 @given(points, points)
@@ -76,11 +90,11 @@ def test_merging_in_steps_keeps_sums_and_peaks(first: list[dict[str, float]], se
 
 def test_percentiles_come_from_merged_buckets() -> None:
     found = [point(sample(second), sample(second - 1)) for second in range(1, 60)]
-    whole = histogram([merged(found[:30]), merged(found[30:])], "fleet|first_token")
+    whole = histograms(merged([merged(found[:30]), merged(found[30:])]))["fleet|first_token"]
     assert whole.count == 59 * 2
     assert whole.sum == pytest.approx(0.1 * 59 * 2)
     assert whole.quantile(0.5) == pytest.approx(0.05)
-    assert histogram([], "fleet|first_token").quantile(0.5) is None
+    assert histograms({}) == {}
 
 
 def test_seconds_become_minutes_and_quarters(tmp_path: Path) -> None:
@@ -129,30 +143,60 @@ def size_of(path: Path) -> int:
     return sum(each.stat().st_size for each in path.parent.glob(path.name + "*"))
 
 
-def test_a_full_history_of_eight_gpus_and_replicas_is_below_50_mb(tmp_path: Path) -> None:
-    """Every tier as full as it gets, with numbers that do not compress: more than a week ever takes."""
-    chance = random.Random(1)
-    eight = Sample(
-        START,
-        0,
+def eight(second: int) -> Sample:
+    """Eight GPUs, eight replicas, and every class of picture."""
+    ends = tuple(2**n / 100 for n in range(17))
+    whole = Histogram(ends, tuple(float(second * n) for n in range(18)), second / 3)
+    found = Sample(
+        START + second,
+        second,
         gpus=tuple(replace(WELL.gpus[0], index=n) for n in range(8)),
         replicas=tuple(replace(WELL.replicas[0], name=f"r{n}") for n in range(8)),
+        gateway=GatewaySample(
+            first_token_by_size=dict.fromkeys(SIZES, whole), duration_by_size=dict.fromkeys(SIZES, whole)
+        ),
     )
-    eight = with_traffic(eight, "r1", first_token=times(1), duration=times(1))
-    names = merged([point(eight, eight)])
-    extra = {f"fleet|first_token_le_{n}+": 0.0 for n in range(18)} | {f"fleet|duration_le_{n}+": 0.0 for n in range(18)}
-    path = tmp_path / "history.sqlite"
-    history = History(path)
-    number = 400
-    for at in range(number):
-        history._put(60, START + 60 * at, {name: chance.random() for name in names | extra})
-    history._db.commit()
-    used = history._bytes()
+    return with_traffic(found, "r1", mm_trust=1.0, first_token=whole, duration=whole)
+
+
+def test_a_week_of_eight_gpus_and_replicas_is_below_50_mb(tmp_path: Path) -> None:
+    """Numbers that do not compress, which no fleet has; the hour of seconds is of the same rows."""
+    chance = random.Random(1)
+    names = sorted(merged([point(eight(1), eight(0))]))
+    assert len([name for name in names if "@" in name]) == 2 * 5 * 19
+    path, history = tmp_path / "history.sqlite", History(tmp_path / "history.sqlite")
+    week = 7 * 86_400
+    for resolution, since in ((60, 0), (1, week - 3600)):
+        for at in range(since, week, resolution):
+            history._put(resolution, START + at, {name: chance.random() for name in names})
+    history.add(START + week, eight_now := point(eight(1), eight(0)))
     history.close()
-    per_row = used / number
-    print(f"{per_row:.0f} bytes a row, {per_row * sum(TIERS.values()) / 2**20:.1f} MiB with all tiers full")
-    assert per_row * sum(TIERS.values()) < 25 << 20
-    assert MOST_BYTES <= 50 << 20
+    print(f"{len(names)} numbers a row, {size_of(path) / 2**20:.1f} MiB")
+    assert size_of(path) < 35 << 20
+    with sqlite3.connect(path) as db:
+        rows = dict(db.execute("SELECT resolution, count(*) FROM points GROUP BY resolution"))
+        most = max(bytes_ for (bytes_,) in db.execute("SELECT length(numbers) FROM points WHERE resolution = 60"))
+    db.close()
+    assert rows == {1: 3600, 60: 2880, 900: 672}
+    assert sum(TIERS.values()) * most * 1.1 < MOST_BYTES, "a month fits, too"
+    resolution, found, _ = read(path, START, START + week)
+    assert (resolution, len(found)) == (900, 672)
+    assert set(eight_now) <= set(names)
+
+
+def test_a_history_of_the_first_version_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    with sqlite3.connect(path) as db:
+        db.executescript(module._MIGRATIONS[0] + "PRAGMA user_version = 1;")
+        db.execute("INSERT INTO names VALUES (1, '[\"host|cpu\"]')")
+        packed = zlib.compress(array.array("f", [0.5]).tobytes())
+        db.execute("INSERT INTO points VALUES (1, ?, 1, ?)", (START, packed))
+    db.close()
+    history = History(path)
+    assert history.said == ""
+    history.add(START + 1, {"host|cpu": 0.25})
+    history.close()
+    assert read(path, START, START + 2)[1] == [(START, {"host|cpu": 0.5}), (START + 1, {"host|cpu": 0.25})]
 
 
 def test_the_file_is_bounded_whatever_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

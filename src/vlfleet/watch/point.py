@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
+from vlfleet.hardware.reading import GpuReading
 from vlfleet.watch.histogram import EMPTY, Histogram
 from vlfleet.watch.model import ReplicaSample, Sample
 
@@ -20,15 +22,10 @@ def point(now: Sample, before: Sample | None) -> Point:
         "fleet|queue": now.gateway.queue_requests,
         "fleet|ready": float(sum(each.phase == "ready" for each in now.replicas)),
     }
+    held = {index for replica in now.replicas for index in replica.gpus}
+    seconds = max(0.0, now.monotonic - before.monotonic) if before else None
     for gpu in now.gpus:
-        subject = f"gpu{gpu.index}"
-        used = gpu.used_bytes / gpu.memory_bytes if gpu.used_bytes is not None and gpu.memory_bytes else None
-        found[f"{subject}|utilization"] = gpu.utilization
-        found[f"{subject}|memory"] = used
-        found[f"{subject}|celsius"] = None if gpu.temperature_celsius is None else float(gpu.temperature_celsius)
-        found[f"{subject}|watts"] = gpu.power_watts
-        if before is not None and gpu.power_watts is not None:
-            found[f"{subject}|joules+"] = gpu.power_watts * max(0.0, now.monotonic - before.monotonic)
+        found |= _gpu(gpu, before.gpu(gpu.index) if before else None, seconds, held=gpu.index in held)
     for replica in now.replicas:
         found |= _replica(replica, before.replica(replica.name) if before else None, comparable=before is not None)
     if before is not None:
@@ -42,6 +39,28 @@ def point(now: Sample, before: Sample | None) -> Point:
     return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
+def _gpu(now: GpuReading, before: GpuReading | None, seconds: float | None, *, held: bool) -> dict[str, float | None]:
+    """`held`: it belongs to a replica."""
+    subject = f"gpu{now.index}"
+    found: dict[str, float | None] = {
+        f"{subject}|utilization": now.utilization,
+        f"{subject}|memory": now.used_bytes / now.memory_bytes
+        if now.used_bytes is not None and now.memory_bytes
+        else None,
+        f"{subject}|celsius": None if now.temperature_celsius is None else float(now.temperature_celsius),
+        f"{subject}|watts": now.power_watts,
+    }
+    if seconds is None:
+        return found
+    found[f"{subject}|held_seconds+"] = seconds if held else 0.0
+    if now.energy_joules is not None and before and before.energy_joules is not None:
+        used = now.energy_joules - before.energy_joules
+        found[f"{subject}|joules+"] = used if used >= 0 else None  # its driver was loaded anew
+    elif now.power_watts is not None:
+        found[f"{subject}|joules+"] = now.power_watts * seconds
+    return found
+
+
 _COUNTED = {
     "answered": "answered",
     "failed": "failed",
@@ -53,11 +72,20 @@ _COUNTED = {
     "avoided": "looks_avoided",
     "predicted_seconds": "predicted_first_token_seconds",
 }
+_OF_ENGINE = {
+    "tokens": "generation_tokens",
+    "preemptions": "preemptions",
+    "mm_queries": "mm_queries",
+    "mm_hits": "mm_hits",
+    "prefix_queries": "prefix_queries",
+    "prefix_hits": "prefix_hits",
+}
 
 
 def _replica(now: ReplicaSample, before: ReplicaSample | None, *, comparable: bool) -> dict[str, float | None]:
     subject = now.name
     found: dict[str, float | None] = {f"{subject}|in_flight": float(now.in_flight)}
+    found[f"{subject}|trust"] = now.traffic.mm_trust
     if now.engine:
         found[f"{subject}|kv"] = now.engine.kv_usage
     if not comparable:
@@ -69,9 +97,11 @@ def _replica(now: ReplicaSample, before: ReplicaSample | None, *, comparable: bo
     if before:
         streams = streams.since(before.traffic.first_token)
     found[f"{subject}|streams+"], found[f"{subject}|first_token_seconds+"] = streams.count, streams.sum
-    if now.engine and now.engine.generation_tokens is not None and before and before.engine:
-        old_tokens = before.engine.generation_tokens or 0.0
-        found[f"{subject}|tokens+"] = max(0.0, now.engine.generation_tokens - old_tokens)
+    if now.engine and before and before.engine:
+        for name, field in _OF_ENGINE.items():
+            new, old = getattr(now.engine, field), getattr(before.engine, field)
+            if new is not None:
+                found[f"{subject}|{name}+"] = max(0.0, new - (old or 0.0))
     return found
 
 
@@ -87,34 +117,44 @@ def _buckets(name: str, now: Histogram, before: Histogram) -> dict[str, float | 
 
 def merged(points: Sequence[Mapping[str, float]]) -> Point:
     """Several points that follow each other as one: sums added, gauges averaged, and their largest kept."""
+    alike: dict[tuple[str, ...], list[Mapping[str, float]]] = {}
+    for each in points:
+        alike.setdefault(tuple(each), []).append(each)
     sums: Point = {}
     numbers: dict[str, int] = {}
     most: Point = {}
-    for each in points:
-        for name, value in each.items():
+    for names, group in alike.items():  # most have the same names: whole columns are added up at once
+        for name, column in zip(names, zip(*(each.values() for each in group), strict=True), strict=True):
             if name.endswith("^"):
-                most[name] = max(value, most.get(name, value))
-            else:
-                sums[name] = sums.get(name, 0.0) + value
-                numbers[name] = numbers.get(name, 0) + 1
-                if not name.endswith("+") and f"{name}^" not in each:
-                    most[f"{name}^"] = max(value, most.get(f"{name}^", value))
+                most[name] = max(*column, most.get(name, column[0]))
+                continue
+            sums[name] = sums.get(name, 0.0) + sum(column)
+            numbers[name] = numbers.get(name, 0) + len(column)
+            if not name.endswith("+") and f"{name}^" not in group[0]:
+                most[f"{name}^"] = max(*column, most.get(f"{name}^", column[0]))
     averaged = {name: value if name.endswith("+") else value / numbers[name] for name, value in sums.items()}
     return averaged | most
 
 
-def histogram(points: Sequence[Mapping[str, float]], name: str) -> Histogram:
-    """The observations of all these points, for percentiles."""
-    counts: dict[float, float] = {}
-    total = 0.0
-    start = f"{name}_le_"
-    for each in points:
-        total += each.get(f"{name}_sum+", 0.0)
-        for key, value in each.items():
-            if key.startswith(start):
-                end = float(key[len(start) : -1])
-                counts[end] = counts.get(end, 0.0) + value
-    if not any(counts.values()):
-        return Histogram()
-    ends = sorted({*counts, math.inf})
-    return Histogram(tuple(ends[:-1]), tuple(counts.get(end, 0.0) for end in ends), total)
+def histograms(each: Mapping[str, float]) -> dict[str, Histogram]:
+    """The histograms of a point, by their names (`fleet|first_token`), for percentiles."""
+    counts: dict[str, dict[float, float]] = {}
+    for key, value in each.items():
+        if found := _bucket(key):
+            counts.setdefault(found[0], {})[found[1]] = value
+    made = {}
+    for name, of in counts.items():
+        ends = sorted({*of, math.inf})
+        total = each.get(f"{name}_sum+", 0.0)
+        made[name] = Histogram(tuple(ends[:-1]), tuple(of.get(end, 0.0) for end in ends), total)
+    return made
+
+
+@lru_cache(maxsize=4096)
+def _bucket(key: str) -> tuple[str, float] | None:
+    """Name and upper end, where this is a bucket."""
+    name, found, end = key.rpartition("_le_")
+    try:
+        return (name, float(end[:-1])) if found else None
+    except ValueError:
+        return None
