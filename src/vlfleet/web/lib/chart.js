@@ -135,8 +135,9 @@ function within(first, last, span) {
 
 function timeLabel(ticks) {
   const clock = { hour: "2-digit", minute: "2-digit", hour12: false };
+  const step = ticks.length > 1 ? ticks[1] - ticks[0] : 60;
   const long = ticks.length > 1 && ticks.at(-1) - ticks[0] > 86400;
-  const options = long ? { month: "short", day: "numeric", ...clock } : clock;
+  const options = long ? { month: "short", day: "numeric", ...clock } : step < 60 ? { ...clock, second: "2-digit" } : clock;
   return (at) => new Date(at * 1000).toLocaleString(language(), options);
 }
 

@@ -26,6 +26,20 @@ export class History {
     }
   }
 
+  /** Rows from before the first: `times`, oldest first, and columns as long by name. For a page that was just opened. */
+  begin(times, columns) {
+    const first = this.times[0] ?? Infinity;
+    const newest = Math.min(first, times.at(-1) ?? first);
+    const wanted = times.map((at) => at < first && at >= newest - this.seconds);
+    const old = (values) => values.filter((_, at) => wanted[at]).map((value) => (Number.isFinite(value) ? value : null));
+    const rows = wanted.filter(Boolean).length;
+    for (const name of Object.keys(columns)) {
+      if (!this.columns.has(name)) this.columns.set(name, new Array(this.times.length).fill(null));
+    }
+    for (const [name, column] of this.columns) column.unshift(...(columns[name] ? old(columns[name]) : new Array(rows).fill(null)));
+    this.times.unshift(...times.filter((_, at) => wanted[at]));
+  }
+
   /** The values of a name, as long as `times`. */
   column(name) {
     return this.columns.get(name) ?? this.times.map(() => null);

@@ -24,7 +24,7 @@ export default {
   "phase.ready": "ready",
   "phase.unhealthy": "unhealthy",
   "phase.draining": "draining",
-  "phase.backoff": "dead, starts again soon",
+  "phase.backoff": "dead",
   "phase.failed": "failed",
   "phase.stopped": "stopped",
   "phase.cordoned": "cordoned",

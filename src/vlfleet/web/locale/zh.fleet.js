@@ -24,7 +24,7 @@ export default {
   "phase.ready": "就绪",
   "phase.unhealthy": "异常",
   "phase.draining": "排空中",
-  "phase.backoff": "已退出，即将重启",
+  "phase.backoff": "已退出",
   "phase.failed": "失败",
   "phase.stopped": "已停止",
   "phase.cordoned": "已隔离",

@@ -2,10 +2,10 @@
 
 import { h } from "../lib/dom.js";
 import { History } from "../lib/history.js";
-import { language } from "../lib/i18n.js";
-import { mark, say } from "../lib/keyed.js";
 import { Actions } from "./fleet/actions.js";
 import { alertsPart } from "./fleet/alerts.js";
+import { bannerPart } from "./fleet/banner.js";
+import { remember } from "./fleet/before.js";
 import { chartsPart } from "./fleet/charts.js";
 import { costsPart, hostPart } from "./fleet/costs.js";
 import { drawer } from "./fleet/drawer.js";
@@ -13,10 +13,10 @@ import { figuresPart, sample } from "./fleet/figures.js";
 import { gpusPart } from "./fleet/gpus.js";
 import { replicasPart } from "./fleet/replicas.js";
 import { requestsPart } from "./fleet/requests.js";
-import { verdict } from "./fleet/verdict.js";
 
 /** Kept while the page is open, whichever view is shown. */
 const history = new History();
+let begun = false;
 
 export function mount(root, app) {
   const { t } = app;
@@ -56,6 +56,7 @@ export function mount(root, app) {
     (page.querySelector(`tr[data-replica="${CSS.escape(name)}"] .name`) ?? from)?.focus();
   }
 
+  if (!begun) void remember(app.api, history, () => (begun = true));
   const stop = app.live((latest) => {
     glance = latest;
     history.push(glance.at, sample(glance));
@@ -71,43 +72,5 @@ export function mount(root, app) {
     stop();
     opened?.part.end();
     parts.charts.end();
-  };
-}
-
-/** The sentence at the top, and whether what is below it is of now. */
-function bannerPart(t) {
-  const text = h("p", { class: "text" });
-  const more = h("p", { class: "more", hidden: true });
-  const state = h("span", { class: "live" });
-  const node = h("section", { class: "verdict", "data-tone": "wait", "aria-label": t("fleet.verdict") },
-    h("span", { class: "sign", "aria-hidden": "true" }), h("div", { role: "status" }, text, more), state);
-  let told = null;
-  let lost = null;
-  let latest = null;
-  say(text, t("fleet.waiting"));
-
-  const show = () => {
-    const { tone, text: sentence, more: others } = lost ? { tone: "bad", text: lost, more: 0 } : told;
-    mark(node, "data-tone", tone);
-    say(text, sentence);
-    more.hidden = others <= 0;
-    say(more, t("fleet.verdict.more", { count: others }));
-  };
-  return {
-    node,
-    update(glance) {
-      latest = glance;
-      told = verdict(glance, t);
-      lost = null;
-      show();
-    },
-    hear(how, error) {
-      mark(state, "data-state", how);
-      say(state, t(`live.${how}`));
-      if (how !== "lost") return;
-      const reason = error?.status === 401 ? t("fleet.lost_token") : error?.message ?? "";
-      lost ??= latest ? t("fleet.lost_since", { time: new Date(latest.at * 1000).toLocaleTimeString(language()), reason }) : t("fleet.lost", { reason });
-      show();
-    },
   };
 }

@@ -24,7 +24,7 @@ export function alertsPart({ t, app }) {
     }
   };
   return {
-    node: h("section", { class: "card", "aria-labelledby": "h-alerts" },
+    node: h("section", { class: "card of-alerts", "aria-labelledby": "h-alerts" },
       h("header", {}, h("h2", { id: "h-alerts" }, t("fleet.alerts")), count), none, list, more, quiet),
     update(glance) {
       const open = ranked(glance.alerts.filter((each) => !each.silenced));

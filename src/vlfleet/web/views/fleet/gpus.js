@@ -12,6 +12,7 @@ import { idleGpus } from "./verdict.js";
 const PAGE = 32;
 const SPARK_SECONDS = 5;
 const HOT_CELSIUS = 86; // where the alert gpu_hot begins
+const MEMORY = { high: 0.97, full: 0.99 }; // vLLM takes 0.92 when it starts; gpu_memory_full begins at 0.97
 
 /** `{node, update(glance)}` */
 export function gpusPart({ t, history }) {
@@ -58,11 +59,11 @@ function tile({ t, history, isDue, isIdle }) {
   const busy = h("span", { class: "busy" });
   const idle = h("span", { class: "chip", hidden: true }, t("fleet.idle"));
   const line = spark();
-  const memory = bar();
-  const small = h("p", { class: "small" });
+  const memory = bar(MEMORY);
+  const [warmth, pace] = [h("p", { class: "small" }), h("p", { class: "small" })];
   const faults = h("p", { class: "faults", hidden: true });
   const node = h("li", { class: "gpu" }, h("div", { class: "top" }, name, holder), h("div", { class: "use" }, busy, idle, line.node),
-    h("div", { class: "memory" }, h("span", { class: "label" }, t("fleet.memory")), memory.node), small, faults);
+    h("div", { class: "memory" }, h("span", { class: "label" }, t("fleet.memory")), memory.node), warmth, pace, faults);
   return {
     node,
     update(gpu) {
@@ -73,7 +74,8 @@ function tile({ t, history, isDue, isIdle }) {
       say(busy, percent(gpu.utilization));
       idle.hidden = !isIdle(gpu.index);
       memory.show(gpu.memory_bytes ? gpu.used_bytes / gpu.memory_bytes : null, `${bytes(gpu.used_bytes)} / ${bytes(gpu.memory_bytes)}`);
-      say(small, facts(gpu, t));
+      say(warmth, warmthOf(gpu));
+      say(pace, paceOf(gpu, t));
       faults.hidden = wrong.length === 0;
       say(faults, wrong.join(" · "));
       mark(node, "data-tone", wrong.length ? "bad" : isIdle(gpu.index) ? "idle" : null);
@@ -82,14 +84,16 @@ function tile({ t, history, isDue, isIdle }) {
   };
 }
 
-function facts(gpu, t) {
+function warmthOf(gpu) {
   const power = known(gpu.power_limit_watts) ? `${number(gpu.power_watts)} / ${number(gpu.power_limit_watts)} W` : `${number(gpu.power_watts)} W`;
+  return [known(gpu.temperature_celsius) && `${number(gpu.temperature_celsius)} °C`, known(gpu.power_watts) && power].filter(Boolean).join(" · ");
+}
+
+function paceOf(gpu, t) {
   return [
-    known(gpu.temperature_celsius) && `${number(gpu.temperature_celsius)} °C`,
-    known(gpu.power_watts) && power,
     known(gpu.sm_clock_mhz) && `${number(gpu.sm_clock_mhz)} MHz`,
-    gpu.pcie_bytes_per_second > 0 && `PCIe ${bytes(gpu.pcie_bytes_per_second)}/s`,
     gpu.nvlink_bytes_per_second > 0 && `NVLink ${bytes(gpu.nvlink_bytes_per_second)}/s`,
+    !(gpu.nvlink_bytes_per_second > 0) && gpu.pcie_bytes_per_second > 0 && `PCIe ${bytes(gpu.pcie_bytes_per_second)}/s`,
     gpu.mig && t("fleet.mig"),
   ].filter(Boolean).join(" · ");
 }

@@ -116,7 +116,8 @@ function row(first, { t, open, history, isDue }) {
 /** What a state's word does not say: the phase of a start, what is wrong, what was given up. */
 function reason(replica) {
   if (replica.phase === "ready") return replica.adjusted || "";
-  return replica.phase === "starting" || replica.phase === "draining" ? replica.detail : firstLine(replica.error) || replica.detail;
+  const moving = replica.phase === "starting" || replica.phase === "draining";
+  return moving ? replica.detail : [firstLine(replica.error), replica.detail].filter(Boolean).join(" · ");
 }
 
 function pair(replica) {
@@ -124,8 +125,8 @@ function pair(replica) {
   return half === most ? half : `${half} / ${most}`;
 }
 
-/** A share as a bar with its figure: `{node, show(share, text?)}`. */
-export function bar() {
+/** A share as a bar with its figure: `{node, show(share, text?)}`. From `high` it is coloured, from `full` more so. */
+export function bar({ high = 0.85, full = 0.95 } = {}) {
   const fill = h("span", { class: "fill" });
   const figure = h("span", { class: "figure" });
   const node = h("span", { class: "bar-of" }, h("span", { class: "track", "aria-hidden": "true" }, fill), figure);
@@ -135,7 +136,7 @@ export function bar() {
     show(share, text) {
       const wanted = `${Math.round(Math.min(1, Math.max(0, share ?? 0)) * 100)}%`;
       if (wanted !== width) fill.style.width = width = wanted;
-      mark(node, "data-level", (share ?? 0) >= 0.95 ? "full" : (share ?? 0) >= 0.85 ? "high" : null);
+      mark(node, "data-level", (share ?? 0) >= full ? "full" : (share ?? 0) >= high ? "high" : null);
       say(figure, text ?? percent(share));
     },
   };

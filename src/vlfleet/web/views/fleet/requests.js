@@ -50,7 +50,7 @@ function row(t) {
     update(request) {
       const pictures = request.held ? t("fleet.request.held", { images: request.images, held: request.held }) : number(request.images);
       const texts = [
-        request.id.slice(0, 12), t(`fleet.request.${request.state}`), request.replica || "–", seconds(request.seconds), pictures,
+        request.id.slice(-12), t(`fleet.request.${request.state}`), request.replica || "–", seconds(request.seconds), pictures,
         number(request.visual_tokens), number(request.tokens), seconds(request.predicted_seconds), request.route,
       ];
       texts.forEach((text, at) => say(cells[at], text));

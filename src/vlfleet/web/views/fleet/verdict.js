@@ -23,55 +23,56 @@ export function idleGpus(gpus) {
 }
 
 /**
- * {tone: "good" | "warn" | "bad", text, more}: `text` names the worst; `more` counts what else is wrong.
+ * {tone: "good" | "warn" | "bad", text, others}: `text` names the worst and why, `others` are what else is wrong.
  *
  * A replica that is sick is named even before an alert about it has begun.
  */
 export function verdict(glance, t) {
   const { fleet, replicas } = glance;
-  const open = ranked(glance.alerts.filter((alert) => !alert.silenced && !alert.acknowledged_by));
-  const wrong = open.filter((alert) => alert.severity !== "info");
-  const ill = sick(replicas).filter((each) => !wrong.some((alert) => alert.subject === each.name));
-  const worst = wrong[0];
-  const sentence = { ready: fleet.ready, size: fleet.size };
-  if (fleet.status === "stopping" || fleet.status === "draining") {
-    return { tone: "warn", text: t("fleet.verdict.stopping"), more: 0 };
-  }
-  if (fleet.ready === 0 && fleet.size > 0) {
-    const starting = replicas.filter((each) => each.phase === "starting");
-    if (starting.length && !ill.length) {
-      const { name, detail } = starting[0];
-      return { tone: "warn", text: t("fleet.verdict.starting", { ...sentence, name, detail: detail || "…" }), more: wrong.length };
-    }
-    const all = sick(replicas)[0];
-    const reason = all ? firstLine(all.error || all.detail) : "";
-    const text = all ? t("fleet.verdict.nobody_because", { name: all.name, reason: reason || t(`phase.${all.phase}`) }) : "";
-    return { tone: "bad", text: text || t("fleet.verdict.nobody"), more: Math.max(0, wrong.length - 1) };
-  }
-  const total = wrong.length + ill.length;
-  if (ill.length && (!worst || worst.severity !== "critical")) {
-    return { tone: "bad", text: illness(ill[0], sentence, t), more: total - 1 };
-  }
-  if (worst) {
-    const text = worst.text.includes(worst.subject) ? worst.text : `${worst.subject}: ${worst.text}`;
-    return { tone: worst.severity === "critical" ? "bad" : "warn", text, more: total - 1 };
-  }
+  const open = ranked(glance.alerts.filter((each) => !each.silenced && !each.acknowledged_by && each.severity !== "info"));
+  const counts = { ready: fleet.ready, size: fleet.size };
+  const of = (tone, text, others = []) => ({ tone, text, others });
+  if (fleet.status === "stopping" || fleet.status === "draining") return of("warn", t("fleet.verdict.stopping"));
+
+  const told = open.map((alert) => ({ subject: alert.subject, tone: alert.severity === "critical" ? "bad" : "warn", text: because(alert, replicas) }));
+  const known = new Set(told.map((each) => each.subject));
+  const ill = sick(replicas).filter((each) => !known.has(each.name)).map((each) => ({ tone: "bad", text: illness(each, counts, t) }));
+  const wrong = [...told, ...ill].sort((a, b) => (a.tone === "bad" ? 0 : 1) - (b.tone === "bad" ? 0 : 1));
+  const others = wrong.map((each) => each.text);
+  if (fleet.ready === 0 && fleet.size > 0) return nobody(glance, counts, others, t);
+  if (wrong.length) return of(wrong[0].tone, others[0], others.slice(1));
+
   const out = replicas.filter((each) => each.cordoned);
-  if (out.length) {
-    return { tone: "warn", text: t("fleet.verdict.cordoned", { ...sentence, names: names(out) }), more: 0 };
-  }
+  if (out.length) return of("warn", t("fleet.verdict.cordoned", { ...counts, names: names(out) }));
   if (fleet.ready < fleet.size) {
-    const others = replicas.filter((each) => each.phase !== "ready");
-    return { tone: "warn", text: t("fleet.verdict.some", { ...sentence, names: names(others) }), more: 0 };
+    return of("warn", t("fleet.verdict.some", { ...counts, names: names(replicas.filter((each) => each.phase !== "ready")) }));
   }
-  return { tone: "good", text: t("fleet.verdict.well", sentence), more: 0 };
+  return of("good", t("fleet.verdict.well", counts));
 }
 
-function illness(replica, sentence, t) {
+function nobody({ replicas }, counts, others, t) {
+  const starting = replicas.find((each) => each.phase === "starting");
+  const ill = sick(replicas)[0];
+  if (starting && !ill) {
+    const detail = starting.detail || "…";
+    return { tone: "warn", text: t("fleet.verdict.starting", { ...counts, name: starting.name, detail }), others: [] };
+  }
+  if (!ill) return { tone: "bad", text: t("fleet.verdict.nobody"), others };
+  const reason = firstLine(ill.error) || ill.detail || t(`phase.${ill.phase}`);
+  return { tone: "bad", text: t("fleet.verdict.nobody_because", { name: ill.name, reason }), others: others.filter((each) => !each.includes(reason)) };
+}
+
+/** An alert's text with its subject, and with the last error of the replica that it is about. */
+function because({ text, subject }, replicas) {
+  const said = text.includes(subject) ? text : `${subject}: ${text}`;
+  const reason = firstLine(replicas.find((each) => each.name === subject && each.phase !== "ready")?.error);
+  return reason && !said.includes(reason) ? `${said}: ${reason}` : said;
+}
+
+function illness(replica, counts, t) {
   const reason = firstLine(replica.error) || replica.detail || "";
-  const phase = t(`phase.${replica.phase}`);
   const key = reason ? "fleet.verdict.sick_because" : "fleet.verdict.sick";
-  return t(key, { ...sentence, name: replica.name, phase, reason });
+  return t(key, { ...counts, name: replica.name, phase: t(`phase.${replica.phase}`), reason });
 }
 
 function names(replicas) {
