@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from vlfleet.gateway import assets
-from vlfleet.gateway.behalf import TENANT, Claim, claimed
+from vlfleet.gateway.behalf import OWNER, TENANT, Claim, claimed
 from vlfleet.gateway.errors import ApiError, bad_request
 from vlfleet.gateway.keys import Key, Keyring
 from vlfleet.gateway.limits import Exceeded, Usage
@@ -80,9 +80,10 @@ class Access:
         return key
 
     def _key_behalf(self, request: web.Request, claim: Claim) -> Key | None:
-        """The key with which the batch was made that `request` belongs to. A revoked one opens nothing."""
+        """The key with which the batch was made that `request` belongs to. A revoked one opens nothing; the owner has
+        none and is not counted."""
         request[TENANT] = claim.tenant
-        if self.keyring is None or not self.keyring.required:
+        if self.keyring is None or not self.keyring.required or claim.key_sha256 == OWNER:
             return None
         key = self.keyring.kept(claim.key_sha256)
         if key is None:

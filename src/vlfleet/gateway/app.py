@@ -77,7 +77,7 @@ def build_app(
     there are none. `fleet` is its name, for the page.
     """
     app = web.Application(middlewares=[finish, admit])
-    app[ACCESS] = access or Access()
+    app[ACCESS], app[BEHALF] = access or Access(), Behalf()
     app.on_response_prepare.append(name_server)
     media = media or EngineMedia()
     store, namer = Store(), Namer(secret or secrets.token_bytes(SECRET_BYTES))
@@ -132,13 +132,12 @@ def batches_in(folder: Path, app: web.Application, replicas: Sequence[Replica]) 
     Raises:
         VlfleetError: the folder cannot be used.
     """
-    behalf = app[BEHALF] = Behalf()
     try:
         shelf = Shelf(folder)
     except OSError as error:
         raise VlfleetError(f"{folder} cannot be used: {error.strerror}", "mend its owner and mode") from None
     ready = lambda: sum(replica.in_rotation for replica in replicas)  # noqa: E731
-    return Batches(shelf, Worker(shelf, behalf, lambda: bool(app[GATEWAY].gate.queue), ready), tenant_of)
+    return Batches(shelf, Worker(shelf, app[BEHALF], lambda: bool(app[GATEWAY].gate.queue), ready), tenant_of)
 
 
 @contextmanager

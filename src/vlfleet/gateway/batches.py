@@ -17,6 +17,7 @@ from vlfleet.gateway.access import KEY
 from vlfleet.gateway.admission import LIMITS, Limits, read_body
 from vlfleet.gateway.batch_objects import described, metadata_of
 from vlfleet.gateway.batch_worker import Worker
+from vlfleet.gateway.behalf import claimed
 from vlfleet.gateway.errors import ApiError, bad_request
 
 ENDPOINTS = (CHAT, COMPLETIONS)
@@ -75,11 +76,11 @@ async def create(request: web.Request) -> web.Response:
             "input_file_id", "input_file_id names no file of yours with purpose=batch", "upload it with POST /v1/files"
         )
     now = int(time.time())
-    key = request.get(KEY)
+    key, claim = request.get(KEY), claimed(request)
     record = Record(
         id=f"batch_{secrets.token_hex(16)}",
         tenant=tenant,
-        key_sha256=key.sha256 if key else "",
+        key_sha256=key.sha256 if key else claim.key_sha256 if claim else "",
         endpoint=endpoint,
         input_file_id=card.id,
         created_at=now,

@@ -1,4 +1,5 @@
-"""Requests that the gateway sends to itself for a batch: whose they are, long after whoever made it has left.
+"""Requests that this process sends to its own gateway: for a batch, whose they are long after whoever made it has left;
+and for the fleet's owner, who came in by the admin port.
 
 No key is kept for that. A secret of this process vouches for the tenant's name and for the hash of the key that made
 the batch, which must still be a key.
@@ -14,12 +15,14 @@ from aiohttp import web
 
 HEADER = "X-Vlfleet-Behalf"
 TENANT = web.RequestKey("tenant", str)
-"""Of a request on behalf of a batch's; missing in all others."""
+"""Of a request on behalf of somebody; missing in all others."""
+OWNER = "owner"
+"""In place of a key's hash: whoever holds the admin's token, and needs no key. No hash is spelt so."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """For whom a request is sent. `key_sha256` is empty where the batch was made without a key."""
+    """For whom a request is sent. `key_sha256` is empty where the batch was made without a key, or `OWNER`."""
 
     tenant: str
     key_sha256: str
