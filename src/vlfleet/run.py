@@ -259,6 +259,7 @@ async def _open_gateway(
     )
 
     async def watched(app: web.Application) -> AsyncIterator[None]:
+        app[GATEWAY].also = watcher.metrics
         async with watcher:
             yield
 

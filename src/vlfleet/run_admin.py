@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -16,6 +16,7 @@ from vlfleet.fleet.spec import FleetSpec
 from vlfleet.fleet.supervisor import Supervisor
 from vlfleet.gateway.access import ACCESS
 from vlfleet.gateway.admin import build_admin
+from vlfleet.gateway.all_metrics import all_metrics
 from vlfleet.gateway.assets import installed, side_routes
 from vlfleet.gateway.flights import in_hand
 from vlfleet.gateway.live import Live
@@ -32,7 +33,7 @@ def admin_of(
     facts = lambda: facts_of(supervisor.state)  # noqa: E731
     live = Live(lambda: glance(facts(), watcher.window, watcher.book, in_hand(app[GATEWAY]), time.time()))
     routes = [
-        *told(facts, lambda: app[GATEWAY].metrics.text()),
+        *told(facts, lambda: all_metrics(app[GATEWAY])),
         *live.routes(),
         *(web.post(path, handler) for path, handler in orders.items()),
     ]
@@ -54,13 +55,13 @@ def side_of(spec: FleetSpec, *, keyed: bool) -> dict[str, Any]:
     }
 
 
-def told(facts: Callable[[], dict[str, Any]], metrics: Callable[[], bytes]) -> list[web.RouteDef]:
+def told(facts: Callable[[], dict[str, Any]], metrics: Callable[[], Awaitable[bytes]]) -> list[web.RouteDef]:
     """GET /fleet, as `vlfleet status --json`, and GET /metrics."""
 
     async def fleet(request: web.Request) -> web.Response:
         return json_response(facts())
 
     async def measures(request: web.Request) -> web.Response:
-        return web.Response(body=metrics(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+        return web.Response(body=await metrics(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     return [web.get("/fleet", fleet), web.get("/metrics", measures)]

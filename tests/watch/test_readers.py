@@ -64,12 +64,10 @@ def test_the_gateways_failures_are_told_apart() -> None:
 
 
 def test_times_by_the_size_of_pictures() -> None:
-    registry = CollectorRegistry()
     times = Durations("vlfleet:request_duration_by_size_seconds", "?", (1, 5), label="visual_tokens")
-    registry.register(times)
     for tokens, seconds in ((0, 0.5), (300, 3.0), (512, 4.0), (513, 6.0), (90_000, 9.0)):
         times.observe(seconds, size_of(tokens))
-    found = read_gateway(generate_latest(registry).decode()).duration_by_size
+    found = read_gateway(times.text()).duration_by_size
     assert {size: each.counts for size, each in found.items()} == {
         "0": (1, 0, 0),
         "1-512": (0, 2, 0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -22,6 +22,8 @@ OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 CLIENT_LEFT = 499
 """The code under which a request is counted whose client did not wait (nginx's)."""
 
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
+
 
 class ReplicaCollector(Collector):
     """The replicas' own records, read when somebody asks."""
@@ -30,18 +32,24 @@ class ReplicaCollector(Collector):
         self.replicas = replicas
 
     def collect(self) -> Iterator[Metric]:
-        ready = GaugeMetricFamily("vlfleet:replica_ready", "1 when it takes requests.", labels=["replica"])
-        cordoned = GaugeMetricFamily(
-            "vlfleet:replica_cordoned", "1 when it was taken out of rotation by hand.", labels=["replica"]
-        )
-        in_flight = GaugeMetricFamily("vlfleet:requests_in_flight", "Sent and not finished.", labels=["replica"])
-        work = GaugeMetricFamily("vlfleet:outstanding_work_tokens", "Their predicted tokens.", labels=["replica"])
+        one = ["replica"]
+        info = GaugeMetricFamily("vlfleet:replica_info", "What it is: 1.", labels=["replica", "engine", "gpus"])
+        phase = GaugeMetricFamily("vlfleet:replica_phase", "1 for the one it is in.", labels=["replica", "phase"])
+        ready = GaugeMetricFamily("vlfleet:replica_ready", "1 when it takes requests.", labels=one)
+        cordoned = GaugeMetricFamily("vlfleet:replica_cordoned", "1 when taken out of rotation by hand.", labels=one)
+        restarts = CounterMetricFamily("vlfleet:replica_restarts", "Starts after a death.", labels=one)
+        in_flight = GaugeMetricFamily("vlfleet:requests_in_flight", "Sent and not finished.", labels=one)
+        work = GaugeMetricFamily("vlfleet:outstanding_work_tokens", "Their predicted tokens.", labels=one)
         for replica in self.replicas:
+            gpus = ",".join(map(str, replica.placement.gpus))
+            info.add_metric([replica.name, replica.engine, gpus], 1)
+            phase.add_metric([replica.name, replica.phase.value], 1)
             ready.add_metric([replica.name], replica.in_rotation)
             cordoned.add_metric([replica.name], replica.cordoned)
+            restarts.add_metric([replica.name], replica.restarts)
             in_flight.add_metric([replica.name], replica.in_flight)
             work.add_metric([replica.name], replica.outstanding_work)
-        yield from (ready, cordoned, in_flight, work)
+        yield from (info, phase, ready, cordoned, restarts, in_flight, work)
 
 
 class RouteCollector(Collector):
@@ -96,6 +104,7 @@ class Metrics:
 
     def __init__(self, replicas: Sequence[Replica]) -> None:
         registry = self.registry = CollectorRegistry()
+        self._all_durations: list[Durations] = []
         registry.register(ReplicaCollector(replicas))
         by_replica = ("replica",)
         self.requests = Counter(
@@ -174,9 +183,16 @@ class Metrics:
             SECONDS,
         )
 
+        counted = (self.retries, self.broken_streams, self.media_missed, self.saved_bytes, self.predicted_first_token)
+        for replica in replicas:  # who has no zero has no first increase, as Prometheus sees it
+            for counter in (*counted, self.images, self.visual_tokens):
+                counter.labels(replica.name)
+            for how in ("held", "sent"):
+                self.media.labels(replica.name, how)
+
     def _durations(self, name: str, documentation: str, bounds: Sequence[float], label: str = "") -> Durations:
         made = Durations(name, documentation, bounds, label=label)
-        self.registry.register(made)
+        self._all_durations.append(made)
         return made
 
     def watch(self, router: Router, gate: Gate) -> None:
@@ -216,4 +232,4 @@ class Metrics:
             self.visual_tokens.labels(replica).inc(tokens)
 
     def text(self) -> bytes:
-        return generate_latest(self.registry)
+        return generate_latest(self.registry) + "".join(each.text() for each in self._all_durations).encode()

@@ -15,6 +15,7 @@ import vlfleet
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.gateway.access import ACCESS
 from vlfleet.gateway.admission import refusal
+from vlfleet.gateway.all_metrics import all_metrics
 from vlfleet.gateway.pool import get
 from vlfleet.gateway.state import GATEWAY, Gateway
 from vlfleet.gateway.wire import WireError
@@ -108,7 +109,7 @@ def replica_state(replica: Replica, now: float) -> dict[str, Any]:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    text = request.app[GATEWAY].metrics.text()
+    text = await all_metrics(request.app[GATEWAY])
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 

@@ -64,6 +64,8 @@ class Gateway:
     pauses: Pauses = field(default_factory=Pauses)
     pages: EnginePages = field(init=False)
     """What the engines say of themselves."""
+    also: Callable[[], bytes] | None = None
+    """What else is told on /metrics."""
     gate: Gate = field(init=False)
     waiting: set[Exchange] = field(default_factory=set)
     """Requests that a replica has and of whose answer nothing has reached the client."""

@@ -12,11 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from prometheus_client import generate_latest
+
 from vlfleet.fleet.replica import Replica
 from vlfleet.gateway.engine_pages import EnginePages
 from vlfleet.hardware.readings import GpuReader
 from vlfleet.watch.alert import Book, Change, Rule, Silence, step
 from vlfleet.watch.alerts import all_rules
+from vlfleet.watch.exposed import Exposed
 from vlfleet.watch.history import Event, History
 from vlfleet.watch.host import HostReader
 from vlfleet.watch.model import Sample
@@ -97,6 +100,10 @@ class Watcher:
     def acknowledge(self, code: str, subject: str, by: str) -> None:
         """`by` knows of this alert."""
         self.book = self.book.acknowledge(code, subject, by)
+
+    def metrics(self) -> bytes:
+        """What it sees, as text for Prometheus."""
+        return generate_latest(Exposed(self.latest, self.book.heard(time.time())))
 
     async def _run(self) -> None:
         flushed = time.monotonic()
