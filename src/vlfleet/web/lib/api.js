@@ -87,7 +87,12 @@ export class Api {
 
   /** The data of each server-sent event, as text. */
   async *events(path, options) {
-    yield* broken(eventData((await this.request(path, options)).body));
+    yield* this.eventsOf(await this.request(path, options));
+  }
+
+  /** The same of a response that has begun. */
+  eventsOf(response) {
+    return broken(eventData(response.body));
   }
 
   /**
