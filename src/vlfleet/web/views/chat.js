@@ -7,7 +7,7 @@ import { Chats, picturesOf } from "./chat/chats.js";
 import { Composer, takeFiles } from "./chat/composer.js";
 import { Forecast } from "./chat/forecast.js";
 import { Pictures } from "./chat/pictures.js";
-import { fieldsOf, toldTurns } from "./chat/request.js";
+import { askedTurns, fieldsOf } from "./chat/request.js";
 import { editSettings, settings } from "./chat/settings.js";
 import { side } from "./chat/side.js";
 import { snippets } from "./chat/snippets.js";
@@ -145,11 +145,10 @@ class ChatView {
   #request(task) {
     const kept = settings();
     const { context, model, contextTokens } = this.#room;
-    return { context, model, system: task?.system || kept.system, fields: fieldsOf(kept, task, contextTokens), language: language() };
+    return { context, model, system: task?.system || kept.system, fields: fieldsOf(kept, task, contextTokens), task, language: language() };
   }
 
   #send(draft) {
-    // A task of a turn without a picture of its own is about the pictures before it.
     this.#chats.say(draft, this.#request(draft.task), draft.at);
   }
 
@@ -167,7 +166,7 @@ class ChatView {
     const draft = this.#composer.draft;
     const turns = [...this.#chats.current.turns.slice(0, draft.at), { role: "user", text: draft.text, pictures: draft.pictures }];
     const { system, fields } = this.#request(draft.task);
-    this.#forecast.update({ turns: toldTurns(turns), system, fields, isEmpty: this.#composer.isEmpty });
+    this.#forecast.update({ turns: askedTurns(turns, draft.task), system, fields, isEmpty: this.#composer.isEmpty });
   }
 
   #drawTitle() {

@@ -43,7 +43,7 @@ export class Figure {
     this.#choose(0);
   }
 
-  /** Draws these places of the model's. */
+  /** Draws these places of the model's. Returns how many of them are in the picture. */
   update(places) {
     this.#places = places;
     const shapes = shapesOf(places, this.#pictures[this.#chosen], this.#card);
@@ -57,6 +57,7 @@ export class Figure {
       hover(items[at], marks[at], items[at]);
     });
     set(this.#labels, "tabindex", shapes.length > FOCUSABLE ? 0 : null);
+    return shapes.length;
   }
 
   #choose(at) {

@@ -6,6 +6,7 @@
  */
 
 import { ask, newAnswer } from "./ask.js";
+import { askedTurns } from "./request.js";
 import { newId } from "./store.js";
 
 const SAVE_MILLISECONDS = 800;
@@ -84,14 +85,14 @@ export class Chats extends EventTarget {
 
   /**
    * Adds a question to the current conversation, in place of everything from turn `at` on where that is given, and asks
-   * it. `question` is {text, pictures, task, asked}: `asked` makes of turns what is sent.
+   * it. `request` is {context, model, system, fields, task, language}.
    */
-  say({ text, pictures, task }, request, at = this.current.turns.length) {
+  say({ text, pictures }, request, at = this.current.turns.length) {
     const conversation = this.current;
-    const turn = { role: "user", text, pictures, ...(task ? { task: task.name } : {}) };
+    const turn = { role: "user", text, pictures, ...(request.task ? { task: request.task.name } : {}) };
     this.#cut(conversation, at, pictures);
     conversation.turns.push(turn);
-    if (!conversation.title) conversation.title = titleOf(turn, task, request.language);
+    if (!conversation.title) conversation.title = titleOf(turn, request);
     this.#ask(conversation, request);
   }
 
@@ -102,8 +103,8 @@ export class Chats extends EventTarget {
     this.#ask(conversation, request);
   }
 
-  #ask(conversation, { context, system, fields, model }) {
-    const turns = [...conversation.turns];
+  #ask(conversation, { context, system, fields, model, task }) {
+    const turns = askedTurns(conversation.turns, task);
     const answer = newAnswer();
     const controller = new AbortController();
     conversation.turns.push(answer);
@@ -181,7 +182,7 @@ export function picturesOf(turns) {
   return turns.flatMap((turn) => turn.pictures ?? []);
 }
 
-function titleOf(turn, task, language) {
+function titleOf(turn, { task, language }) {
   const name = task ? (task.title[language] ?? task.title.en) : "";
   const picture = turn.pictures[0]?.name ?? "";
   const line = task ? [name, picture].filter(Boolean).join(": ") : turn.text.trim().split("\n")[0] || picture;

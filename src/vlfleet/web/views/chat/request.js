@@ -14,9 +14,20 @@ export function toldTurns(turns) {
   });
 }
 
-/** The body of a request for the answer to `turns`. `urls` are the addresses of pictures by their ids. */
+/**
+ * The turns that are sent for the answer to the last one. A task is asked alone, about its own pictures or those shown
+ * last, as the task's command does: pictures and words before it would only lead the model's boxes astray.
+ */
+export function askedTurns(turns, task) {
+  const last = turns.at(-1);
+  if (!task || !last) return toldTurns(turns);
+  const pictures = turns.findLast((turn) => turn.pictures?.length)?.pictures ?? [];
+  return [{ ...last, pictures }];
+}
+
+/** The body of a request for the answer to the last of `turns`. `urls` are the addresses of pictures by their ids. */
 export function bodyOf({ model, turns, system, fields, urls, stream = true }) {
-  const messages = toldTurns(turns).map((turn) => message(turn, urls));
+  const messages = turns.map((turn) => message(turn, urls));
   if (system) messages.unshift({ role: "system", content: neutral(system) });
   return { model, messages, ...fields, ...(stream ? { stream: true, stream_options: { include_usage: true } } : {}) };
 }

@@ -45,7 +45,8 @@ async function openPicture(picture, pictures, card) {
 /** The answer to a question. `question` is {pictures, task}: those that boxes are drawn on. */
 export class AnswerTurn {
   #turn;
-  #figure;
+  #figure = null;
+  #newFigure = null;
   #isRaw = false;
   #text = h("div", { class: "markdown" });
   #shown = h("div", { class: "figure-place" });
@@ -62,7 +63,7 @@ export class AnswerTurn {
     this.#actions = actions;
     this.#expectsPlaces = question.pictures.length > 0 && ["boxes", "points"].includes(question.task?.answer);
     if (question.pictures.length) {
-      this.#figure = () => new Figure(question.pictures, card, (picture) => pictures.address(picture, "blob"));
+      this.#newFigure = () => new Figure(question.pictures, card, (picture) => pictures.address(picture, "blob"));
     }
     this.root = h("article", { class: "turn assistant", "aria-label": t("answer") },
       this.#shown, this.#text, this.#error, h("footer", {}, this.#facts, this.#buttons));
@@ -91,10 +92,7 @@ export class AnswerTurn {
     const { text, state } = this.#turn;
     this.root.dataset.state = state;
     this.root.setAttribute("aria-busy", String(!this.isOver));
-    const looksForPlaces = this.#figure && (this.isOver || this.#expectsPlaces);
-    const places = looksForPlaces ? readPlaces(text) : [];
-    const hasFigure = places.length > 0 || (this.#expectsPlaces && !this.isOver);
-    this.#drawFigure(hasFigure, places);
+    const hasFigure = this.#drawFigure(text);
     const hidesText = hasFigure && (this.#expectsPlaces || ONLY_DATA.test(text));
     this.#text.hidden = hidesText && !this.#isRaw;
     if (this.#isRaw) replace(this.#text, codeBlock({ text, language: t("raw") }));
@@ -104,13 +102,20 @@ export class AnswerTurn {
     this.#drawButtons();
   }
 
-  #drawFigure(isWanted, places) {
-    if (!isWanted) return this.#shown.replaceChildren();
-    if (!this.#shown.figure || !this.#shown.firstChild) {
-      this.#shown.figure = this.#figure();
-      this.#shown.replaceChildren(this.#shown.figure.root);
+  /** Whether there are boxes or points to show, or are going to be. */
+  #drawFigure(text) {
+    const looks = this.#newFigure && (this.isOver || this.#expectsPlaces);
+    const places = looks ? readPlaces(text) : [];
+    if (places.length || (this.#expectsPlaces && !this.isOver)) {
+      this.#figure ??= this.#newFigure();
+      const inside = this.#figure.update(places);
+      if (inside || !this.isOver) {
+        if (!this.#shown.firstChild) this.#shown.append(this.#figure.root);
+        return true;
+      }
     }
-    this.#shown.figure.update(places);
+    this.#shown.replaceChildren();
+    return false;
   }
 
   #drawError() {
