@@ -90,7 +90,7 @@ def test_status_shows_starts_and_what_was_given_up(cli: Cli) -> None:
     fleet.wait_ready()
     facts = json.loads(cli.run("status", "--json")[1])["replicas"]
     assert [replica["decisions"] for replica in facts] == [decided] * 2
-    assert list(facts[0]["phases"]) == ["start", "load", "compile"]
+    assert list(facts[0]["phases"]) == ["start", "load", "compile", "first picture"]
     assert facts[0]["adjusted"] == "8,192 instead of 16,384 batched tokens"
     assert facts[0]["gpus"] == []
     assert facts[0]["start_seconds"] > 0

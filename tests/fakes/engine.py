@@ -27,6 +27,7 @@ from aiohttp import web
 from tests.fakes import replies
 from tests.fakes.media import CacheMissError, Costs, Item, MediaCaches, items_of
 from vlfleet.fleet.health import CANARY
+from vlfleet.fleet.warmup import WARM_UP
 
 Json = dict[str, Any]
 
@@ -55,6 +56,8 @@ class Faults:
     """No token for anybody from now on, also not in what runs, while /health stays 200."""
     canary: str = ""
     """What a canary gets: `""` a token, a status, or `wait` (it queues behind a full batch for ever)."""
+    warm_up: str = ""
+    """What the supervisor's first picture gets: as for a canary, or `die`."""
 
 
 @dataclass
@@ -71,6 +74,10 @@ class Behaviour:
     """Between `[DONE]` and the end of the stream."""
     prefill_seconds: float = 0.0
     """Before the first token of a request; nobody else gets a token meanwhile."""
+    warm_up_seconds: float = 0.0
+    """Before the token about the supervisor's first picture, as while vLLM compiles."""
+    warm_up_log: list[str] = field(default_factory=list)
+    """What it logs of that."""
     burns: bool = False
     """The prefill uses the CPU, as a real one does where there is no GPU."""
     media: Costs = field(default_factory=Costs)
@@ -84,6 +91,8 @@ class Seen:
     requests: int = 0
     """Canaries are not among them."""
     canaries: int = 0
+    warm_ups: int = 0
+    """Nor are these."""
     unauthorized: int = 0
     cancelled: int = 0
     """Requests whose client left before the last byte."""
@@ -172,6 +181,8 @@ class Engine:
             return web.json_response({"error": "Unauthorized"}, status=401)
         if request.headers.get("X-Request-Id", "").startswith(CANARY):
             return await self.canary(request)
+        if request.headers.get("X-Request-Id", "").startswith(WARM_UP):
+            return await self.warm_up(request)
         seen = self.seen
         seen.requests += 1
         seen.running += 1
@@ -191,7 +202,20 @@ class Engine:
     async def canary(self, request: web.Request) -> web.Response:
         """One token, if this engine makes any."""
         self.seen.canaries += 1
-        fault = self.faults.canary
+        return await self.one_token(request, self.faults.canary)
+
+    async def warm_up(self, request: web.Request) -> web.Response:
+        """One token about a picture that can be read."""
+        self.seen.warm_ups += 1
+        assert items_of(await request.json())
+        for line in self.behaviour.warm_up_log:
+            print(line, flush=True)
+        await asyncio.sleep(self.behaviour.warm_up_seconds)
+        if self.faults.warm_up == "die":
+            self.die()
+        return await self.one_token(request, self.faults.warm_up)
+
+    async def one_token(self, request: web.Request, fault: str) -> web.Response:
         if fault.isdigit():
             return web.json_response({"error": {"message": "no"}}, status=int(fault))
         if fault == "wait" or self.faults.fault == "hang":
@@ -350,6 +374,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--children", type=int, default=0, help="worker processes in the engine's process group")
     parser.add_argument("--wedged", action="store_true", help="never a token: see Faults.wedged")
+    parser.add_argument("--warm-up", default="", help="see Faults.warm_up")
+    parser.add_argument("--warm-up-seconds", type=float, default=0.0)
+    parser.add_argument("--warm-up-log", action="append", default=[], metavar="LINE")
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--token-seconds", type=float, default=0.0)
     parser.add_argument("--prefill-seconds", type=float, default=0.0)
@@ -381,7 +408,8 @@ async def run(args: argparse.Namespace) -> None:
     on_term = (lambda: None) if args.ignore_sigterm else stop.set
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_term)
     engine = Engine(behaviour)
-    engine.faults.wedged = args.wedged
+    engine.faults.wedged, engine.faults.warm_up = args.wedged, args.warm_up
+    behaviour.warm_up_seconds, behaviour.warm_up_log = args.warm_up_seconds, args.warm_up_log
     runner = web.AppRunner(engine.app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", args.port).start()

@@ -35,6 +35,7 @@ class FakeEngine:
 
     name = "fake"
     progress_counters: tuple[str, ...] = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
+    needs_warm_up = True
 
     def __init__(self, *options: str) -> None:
         self.options = options

@@ -29,6 +29,7 @@ from vlfleet.fleet.supervisor import Supervisor
 from vlfleet.fleet.timing import RestartPolicy, Timing
 
 FAST = Timing(
+    warm_up_seconds=1.0,
     probe_starting_seconds=0.02,
     probe_ready_seconds=0.05,
     probe_timeout_seconds=0.3,
@@ -63,6 +64,7 @@ class ScriptEngine:
 
     name = "script"
     progress_counters: tuple[str, ...] = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
+    needs_warm_up = False
 
     def __init__(self, script: str = SERVER) -> None:
         self.script = script

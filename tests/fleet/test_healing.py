@@ -123,7 +123,7 @@ async def test_phases_and_decisions_are_kept_in_the_record_and_survive_adoption(
     async with fleet(folder, FakeEngine("--startup-seconds", "0.3", *log)) as first:
         (replica,) = first.replicas
         await until(lambda: all_ready(first.replicas))
-        assert list(replica.phases) == ["start", "load", "compile"]
+        assert list(replica.phases) == ["start", "load", "compile", "first picture"]
         assert replica.phases["start"] > 0.05
         assert 0.25 < replica.phases["load"] < 5
         assert abs(sum(replica.phases.values()) - (replica.ready_at - replica.started_at)) < 0.1
@@ -155,5 +155,5 @@ async def test_a_start_that_is_adopted_goes_on_with_its_times(folder: FleetFolde
         await until(lambda: all_ready(second.replicas))
         (replica,) = second.replicas
         assert replica.started_at == started
-        assert list(replica.phases) == ["start", "load"]
+        assert list(replica.phases) == ["start", "load", "first picture"]
         assert abs(sum(replica.phases.values()) - (replica.ready_at - started)) < 0.1

@@ -139,7 +139,7 @@ def test_status_says_how_each_start_went(two: Fleet) -> None:
     for name in ("r0", "r1"):
         record = two.replica(name)
         phases, decisions = record["phases"], record["decisions"]
-        assert list(phases) == ["start", "load", "warm-up"]
+        assert list(phases) == ["start", "load", "warm-up", "first picture"]
         assert all(seconds >= 0 for seconds in phases.values())
         assert phases["start"] > 1
         assert decisions.items() >= {"version": "0.32.0", "max_model_len": 2048, "max_concurrency": 4.0}.items()

@@ -123,6 +123,8 @@ class Engine(Protocol):
     name: str
     progress_counters: tuple[str, ...]
     """Counters of its /metrics that grow with every step in which it computes something."""
+    needs_warm_up: bool
+    """Whether its first picture takes much longer than the next ones, so that no client should be the first."""
 
     def default_replicas(self, spec: EngineSpec) -> int:
         """How many replicas of `spec` this machine should run when nobody says."""

@@ -13,7 +13,7 @@ from vlfleet.fleet.replica import Replica
 
 CANARY = "vlfleet-canary"
 """Its request ids begin with this."""
-_REFUSALS = (400, 404, 405, 422)
+REFUSALS = (400, 404, 405, 422)
 """No other 4xx: 401 comes from a program that is not this engine, 429 from one that is full."""
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
 """This process or machine has no descriptor, no buffer or no port left: the replica was not even asked."""
@@ -52,7 +52,7 @@ async def probe(session: aiohttp.ClientSession, replica: Replica, timeout_second
     """Asks the replica's /health once."""
     timeout = aiohttp.ClientTimeout(total=timeout_seconds)
     try:
-        async with session.get(f"{replica.base_url}/health", headers=_key(replica), timeout=timeout) as answer:
+        async with session.get(f"{replica.base_url}/health", headers=key_of(replica), timeout=timeout) as answer:
             return Health.GOOD if answer.status == 200 else Health.BAD
     except TimeoutError:
         return Health.SILENT
@@ -62,7 +62,7 @@ async def probe(session: aiohttp.ClientSession, replica: Replica, timeout_second
 
 async def canary(session: aiohttp.ClientSession, replica: Replica, served_model_name: str) -> Answer:
     """Asks for one token and waits for it as long as it takes; a plain completion, which needs no chat template."""
-    headers = {**_key(replica), "X-Request-Id": f"{CANARY}-{next(_numbers)}"}
+    headers = {**key_of(replica), "X-Request-Id": f"{CANARY}-{next(_numbers)}"}
     body = {"model": served_model_name, "prompt": ".", "max_tokens": 1, "temperature": 0}
     url, patience = f"{replica.base_url}/v1/completions", aiohttp.ClientTimeout(total=None)
     try:
@@ -70,7 +70,7 @@ async def canary(session: aiohttp.ClientSession, replica: Replica, served_model_
             await answer.read()
             if answer.status == 200:
                 return Answer.ANSWERED
-            return Answer.REFUSED if answer.status in _REFUSALS else Answer.NOTHING
+            return Answer.REFUSED if answer.status in REFUSALS else Answer.NOTHING
     except (aiohttp.ClientError, OSError) as error:
         return Answer.NOT_ASKED if _ours(error) else Answer.NOTHING
 
@@ -81,7 +81,7 @@ async def count(
     """The sum of these counters of its /metrics over all labels; None when it gives none in time."""
     timeout = aiohttp.ClientTimeout(total=timeout_seconds)
     try:
-        async with session.get(f"{replica.base_url}/metrics", headers=_key(replica), timeout=timeout) as answer:
+        async with session.get(f"{replica.base_url}/metrics", headers=key_of(replica), timeout=timeout) as answer:
             return total(await answer.text(), counters) if answer.status == 200 else None
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
         return None
@@ -102,5 +102,5 @@ def _ours(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in _OURS
 
 
-def _key(replica: Replica) -> dict[str, str]:
+def key_of(replica: Replica) -> dict[str, str]:
     return {"Authorization": f"Bearer {replica.api_key}"}

@@ -16,7 +16,8 @@ from vlfleet.fleet import logs, memory, startup
 from vlfleet.fleet.processes import EngineProcess, engine_of, kill_marked, read_exit, spawn
 from vlfleet.fleet.recovery import MACHINE, PASSING, Recovery
 from vlfleet.fleet.replica import Phase, Replica
-from vlfleet.fleet.watch import HUNG, Shared, Watch
+from vlfleet.fleet.shared import Shared
+from vlfleet.fleet.watch import HUNG, Watch
 
 _KEY_BYTES = 24  # 192 bit
 
@@ -42,6 +43,8 @@ class ReplicaLife:
         self.failure: Failure | None = None
         """Why it was given up."""
         self.ever_ready = False
+        self._warms = True
+        """Whether the next run begins with a picture; not after one that died of it: text may do all the same."""
         self._ready_since = 0.0
         """Of the last run, by the monotonic clock; 0 when it never was ready."""
         self._shared = shared
@@ -60,7 +63,7 @@ class ReplicaLife:
         # A start that was cancelled halfway has a shim that nobody knows.
         await asyncio.to_thread(kill_marked, f"{self._shared.folder.path}/{self.replica.name}/")
         self._recovery = Recovery(self._shared.engine, spec, self._shared.timing.restart)
-        self.process, self.failure = None, None
+        self.process, self.failure, self._warms = None, None, True
         replica = self.replica
         replica.pid, replica.retry_at, replica.error, replica.adjusted = 0, 0.0, "", ""
         self._shared.set(replica, Phase.STARTING)
@@ -92,7 +95,7 @@ class ReplicaLife:
     async def _one_run(self) -> Failure:
         replica, shared = self.replica, self._shared
         process = self.process or await self._start()
-        watch = self.watch = Watch(replica, shared, self._learn)
+        watch = self.watch = Watch(replica, shared, self._learn, warms=self._warms)
         ended, unfit = asyncio.create_task(process.ended()), asyncio.create_task(watch.run())
         try:
             await asyncio.wait((ended, unfit), return_when=asyncio.FIRST_COMPLETED)
@@ -100,9 +103,11 @@ class ReplicaLife:
             for task in (ended, unfit):
                 task.cancel()
             await asyncio.gather(ended, unfit, return_exceptions=True)
-            self._ready_since = watch.ready_since
+            self._ready_since, self._warms = watch.ready_since, not watch.died_cold
             self.watch, replica.unhealthy_at, replica.stalled = None, 0.0, False
         shared.set(replica, Phase.BACKOFF, "ended")  # at once: the gateway must not choose it any more
+        if not self._warms:
+            shared.say(f"{replica.name} ended over a first picture: its next start goes without one")
         if unfit.cancelled():
             await process.cleared()
             return self._explain(process)

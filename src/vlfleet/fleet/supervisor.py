@@ -19,10 +19,10 @@ from vlfleet.fleet.life import ReplicaLife, new_replica
 from vlfleet.fleet.processes import EngineProcess, ProcessId, kill_marked
 from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.fleet.roll import Order, Tell, roll
+from vlfleet.fleet.shared import Shared
 from vlfleet.fleet.spec import FleetSpec, is_loopback
 from vlfleet.fleet.state import FleetState, Status, load
 from vlfleet.fleet.timing import Timing
-from vlfleet.fleet.watch import Shared
 
 _DRAIN_POLL_SECONDS = 0.02
 

@@ -52,6 +52,8 @@ class Timing:
 
     start_timeout_seconds: float = 600.0
     """From the start of the process to the first good /health; a 72B from a cold disk takes minutes."""
+    warm_up_seconds: float = 60.0
+    """For the answer about a first picture, before a replica goes into rotation without it."""
     probe_starting_seconds: float = 0.2
     probe_ready_seconds: float = 3.0
     probe_timeout_seconds: float = 2.0

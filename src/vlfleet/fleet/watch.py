@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 
-import aiohttp
-
-from vlfleet.engine.launch import Engine, Failure
+from vlfleet.engine.launch import Failure, Observation
 from vlfleet.fleet import logs, startup
-from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.health import Answer, Health, canary, count, probe
 from vlfleet.fleet.processes import cpu_seconds
 from vlfleet.fleet.pulse import Pulse, Verdict
 from vlfleet.fleet.replica import Phase, Replica
-from vlfleet.fleet.timing import Timing
+from vlfleet.fleet.shared import Shared
+from vlfleet.fleet.warmup import WarmUp
 
 HUNG = "hung"
 """The `Failure.rule` of a replica that must be killed: neither SIGSTOP nor a wedged vLLM heeds SIGTERM."""
@@ -29,34 +26,14 @@ _LOOKS = 3
 _SAID = {Health.GOOD: "/health said 200", Health.BAD: "/health failed", Health.SILENT: "/health gave no answer"}
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What the replicas of one fleet have in common."""
-
-    engine: Engine
-    served_model_name: str
-    folder: FleetFolder
-    timing: Timing
-    session: aiohttp.ClientSession
-    replicas: Sequence[Replica]
-    on_change: Callable[[Replica], None]
-    say: Callable[[str], None]
-
-    def another_ready(self, replica: Replica) -> bool:
-        """Whether the gateway has somebody else to ask."""
-        return any(each.in_rotation for each in self.replicas if each is not replica)
-
-    def set(self, replica: Replica, phase: Phase, detail: str = "") -> None:
-        if (replica.phase, replica.detail) != (phase, detail):
-            replica.phase, replica.detail = phase, detail
-            self.on_change(replica)
-
-
 class Watch:
     """One run: writes phase, detail and times of the record until the run has to be ended."""
 
-    def __init__(self, replica: Replica, shared: Shared, settled: Callable[[], Awaitable[None]]) -> None:
-        """`settled` is awaited once, when the log of the start has been read to its end."""
+    def __init__(
+        self, replica: Replica, shared: Shared, settled: Callable[[], Awaitable[None]], *, warms: bool = True
+    ) -> None:
+        """`settled` is awaited once, when the log of the start has been read to its end. `warms`: it is asked about a
+        first picture before it is put into rotation, if its engine needs that."""
         self.draining = False
         self._settled = settled
         self.proved = asyncio.Event()
@@ -76,8 +53,15 @@ class Watch:
         """When its CPU time was read last in this silence, and what it was."""
         self._computing = False
         self._looked_at = 0.0
+        self._warms = warms and shared.engine.needs_warm_up
+        self._warm_up = WarmUp(replica, shared, self.probe_now)
         self._canary: asyncio.Task[None] | None = None
         self._look: asyncio.Task[None] | None = None
+
+    @property
+    def died_cold(self) -> bool:
+        """Whether this run, which is over, got as far as its first picture and no further."""
+        return self._warm_up.task is not None and not self._replica.ready_at
 
     def probe_now(self) -> None:
         self._probe_now.set()
@@ -95,7 +79,7 @@ class Watch:
             done, _ = await asyncio.wait(judges, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
         finally:
-            tasks += [task for task in (self._canary, self._look) if task]
+            tasks += [task for task in (self._warm_up.task, self._canary, self._look) if task]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -130,12 +114,14 @@ class Watch:
                 self._health = health
             if health is Health.GOOD:
                 self._healthy, bad_seconds = True, 0.0
-                self._become_ready()
+                if replica.ready_at or self._is_warm():
+                    self._become_ready()
             elif health is Health.BAD or not self._healthy:  # a silent one may be busy: its progress tells
                 bad_seconds += 0.0 if self._healthy or health is Health.NOT_ASKED else step
                 self._healthy = False
             self._place()
-            starting_seconds += 0.0 if replica.ready_at else step
+            # The warm-up has a bound of its own.
+            starting_seconds += 0.0 if replica.ready_at or self._warm_up.goes_on else step
             if starting_seconds > timing.start_timeout_seconds:
                 return Failure(f"it was not ready after {timing.start_timeout_seconds:.0f} s")
             if replica.ready_at and bad_seconds > timing.unhealthy_seconds:
@@ -149,8 +135,17 @@ class Watch:
                 await self._probe_now.wait()
         self._probe_now.clear()
 
+    def _is_warm(self) -> bool:
+        """Whether its first picture is behind it, as far as it will ever be; the first call asks about it."""
+        if self._warms and not self._warm_up.task:
+            self._read_log()
+            self._warm_up.begin()
+        return not self._warm_up.goes_on
+
     def _become_ready(self) -> None:
         if not self._replica.ready_at:
+            if self._warm_up.answer is Answer.ANSWERED:
+                self.proved.set()
             now, self.ready_since = time.time(), time.monotonic()
             self._read_log()
             startup.end(self._replica, now)
@@ -257,6 +252,8 @@ class Watch:
         replica = self._replica
         for line in self._tail.lines():
             seen = self._shared.engine.observe(line)
+            if seen and self._warm_up.task:  # what the first picture sets off is no phase of the engine's start
+                seen = Observation(decisions={k: v for k, v in seen.decisions.items() if k not in replica.decisions})
             if seen and seen.phase == Phase.READY:
                 self.probe_now()  # only /health decides
             elif seen and startup.note(replica, seen, time.time()):

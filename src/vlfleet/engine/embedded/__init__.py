@@ -22,6 +22,7 @@ class EmbeddedEngine:
 
     name = "embedded"
     progress_counters: tuple[str, ...] = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
+    needs_warm_up = False
 
     def media_cache_gb(self, spec: EngineSpec) -> float:
         return 0.0

@@ -25,6 +25,7 @@ class VllmEngine:
 
     name = "vllm"
     progress_counters: tuple[str, ...] = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
+    needs_warm_up = True
 
     @cached_property
     def install(self) -> Install:
