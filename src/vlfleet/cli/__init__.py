@@ -28,6 +28,7 @@ from vlfleet.cli import (
     restart,
     route,
     status,
+    top,
     up,
 )
 from vlfleet.errors import ExitCode, VlfleetError
@@ -63,6 +64,7 @@ app.command()(render.render)
 app.command()(calibrate.calibrate)
 app.command()(down.down)
 app.command()(status.status)
+app.command()(top.top)
 app.command()(restart.restart)
 app.command()(cordon.cordon)
 app.command()(cordon.uncordon)

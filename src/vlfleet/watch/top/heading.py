@@ -1,0 +1,123 @@
+"""The lines above the panes: which fleet, whether it is well, what it does now."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from rich.cells import cell_len
+
+from vlfleet.watch.top.facts import Facts
+from vlfleet.watch.top.figures import age, number, seconds, size
+from vlfleet.watch.top.line import Line, Span, Tone, fit, flow, join, line, pad
+from vlfleet.watch.top.look import Look
+from vlfleet.watch.top.scene import Linked, Scene
+from vlfleet.watch.top.well import ready_of, verdict
+
+_CURVE = 14
+"""Cells below which a curve of two minutes says nothing."""
+
+
+class Figure(NamedTuple):
+    """One number of the fleet."""
+
+    name: str
+    """What stands before the value; after it where it is a unit."""
+    value: str
+    curve: str = ""
+    """Which of `past.FIGURES` shows how it went."""
+    before: bool = False
+    """Whether the name stands before the value."""
+    tone: Tone = Tone.STRONG
+
+    @property
+    def line(self) -> Line:
+        name, value = Span(self.name, Tone.DIM), Span(self.value, self.tone)
+        return Line((name, Span(" "), value) if self.before else (value, Span(" "), name))
+
+
+def heading(scene: Scene, width: int, curves: bool) -> list[Line]:
+    """Three lines, or four with curves."""
+    told = figures(scene.glance, scene.look)
+    below = _grid(scene, told, width) if curves else [flow((each.line for each in told), width)]
+    return [_title(scene, width), _sentence(scene), *below]
+
+
+def figures(glance: Facts, look: Look) -> list[Figure]:
+    """The most important first: a narrow screen shows the first ones."""
+    say, rates, queue = look.say, glance.part("rates"), glance.part("queue")
+    first = "/".join(seconds(rates.number(f"first_token_p{each}_seconds")) for each in (50, 95))
+    failed, sent = rates.number("failed_per_second"), rates.number("bytes_not_sent_per_second")
+    found = [
+        Figure(say("req/s"), number(rates.number("requests_per_second")), "requests_per_second"),
+        Figure(say("img/s"), number(rates.number("images_per_second")), "images_per_second"),
+        Figure(say("vis.tok/s"), number(rates.number("visual_tokens_per_second")), "visual_tokens_per_second"),
+        Figure(say("TTFT"), first, "first_token_p95_seconds", before=True),
+        Figure(say("queue"), number(queue.number("requests")), "queue", before=True),
+        Figure(say("gen.tok/s"), number(rates.number("generation_tokens_per_second"))),
+        Figure(say("E2E p95"), seconds(rates.number("duration_p95_seconds")), before=True),
+    ]
+    if failed:
+        found.insert(0, Figure(say("FAILED/s"), number(failed), tone=Tone.BAD))
+    if sent:
+        found.append(Figure(say("not sent"), f"{size(sent)}/s", before=True))
+    return found
+
+
+def _title(scene: Scene, width: int) -> Line:
+    fleet, say = scene.glance.part("fleet"), scene.look.say
+    ready, total = ready_of(scene.glance)
+    right, tone = _state(scene)
+    parts = [f"vlfleet {fleet.text('name')}".rstrip(), say(fleet.text("status"))]
+    parts += [say("{ready}/{total} ready", ready=ready, total=total)] if scene.glance else []
+    parts += [fleet.text("served_model_name"), fleet.text("url"), say(fleet.text("policy"))]
+    room = max(0, width - cell_len(right) - 1)
+    told = flow((line(part) for part in parts if part), room, f" {scene.look.signs.dot} ")
+    left = fit(told.text or parts[0], room, ellipsis=scene.look.signs.ellipsis)
+    return Line((Span(left, Tone.STRONG), Span(" "), Span(right, tone)))
+
+
+def _state(scene: Scene) -> tuple[str, Tone]:
+    """What the right end of the first line says of the connection."""
+    say, at = scene.look.say, scene.glance.number("at")
+    match scene.link.linked:
+        case Linked.LOST:
+            ago = age(max(0.0, scene.now - scene.link.since))
+            return say("LOST {ago} ago, reconnecting", ago=ago), Tone.BAD
+        case Linked.CONNECTING:
+            return say("connecting"), Tone.WARN
+    when = clock(at)
+    return (say("PAUSED at {when}", when=when), Tone.WARN) if scene.view.paused else (when, Tone.DIM)
+
+
+def clock(at: float | None) -> str:
+    """The local time of day."""
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(at)) if at is not None else "-"
+    except (OverflowError, ValueError, OSError):
+        return "-"
+
+
+def _sentence(scene: Scene) -> Line:
+    """Whether the fleet is well; where nobody can know it now, why."""
+    say, link = scene.look.say, scene.link
+    if link.linked is Linked.LOST:
+        text = say("Lost the fleet at {when}: {reason}", when=clock(link.since), reason=link.reason)
+        return line(text + (say("; what you see is from before") if scene.glance else ""), Tone.BAD)
+    if not scene.glance:
+        return line(link.reason or say("waiting for the first glance"), Tone.WARN)
+    judged = verdict(scene.glance, scene.look)
+    return line(judged.text, judged.tone)
+
+
+def _grid(scene: Scene, told: list[Figure], width: int) -> list[Line]:
+    """Figures side by side, each above its curve of the last two minutes."""
+    count = max(1, min(len(told), width // (_CURVE + 8)))
+    cells = width // count - 2
+    above: list[Line] = []
+    below: list[Line] = []
+    for figure in told[:count]:
+        above.append(pad(figure.line, cells))
+        drawn = scene.look.signs.curve(scene.past.curve(figure.curve, cells)) if figure.curve else ""
+        below.append(pad(line(drawn, Tone.GOOD), cells))
+    return [join(above, "  "), join(below, "  ")]

@@ -1,0 +1,90 @@
+"""Whether the fleet is well, in one sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from vlfleet.watch.top.alert import text_of
+from vlfleet.watch.top.facts import Facts
+from vlfleet.watch.top.figures import number
+from vlfleet.watch.top.line import Tone
+from vlfleet.watch.top.look import Look
+
+
+class Verdict(NamedTuple):
+    """What to tell a person."""
+
+    tone: Tone
+    """GOOD, WARN or BAD."""
+    text: str
+    well: bool = True
+    """False is exit code 4."""
+
+
+def verdict(glance: Facts, look: Look) -> Verdict:
+    """Not well: nobody is ready, or an alert is critical and not silenced. Where it serves, but somebody should look,
+    the tone is WARN."""
+    say, fleet = look.say, glance.part("fleet")
+    replicas, alerts = glance.parts("replicas"), [each for each in glance.parts("alerts") if not each.true("silenced")]
+    ready, total = ready_of(glance)
+    if not ready:
+        return _nobody(replicas, look)
+    critical = [alert for alert in alerts if alert.text("severity") == "critical"]
+    if critical:
+        text = say("Not well: {what}", what=text_of(critical[0], look))
+        return Verdict(Tone.BAD, text + _more(len(alerts) - 1, look), well=False)
+    if fleet.text("status") not in ("serving", ""):
+        text = say("The fleet is {status}", status=say(fleet.text("status")))
+        return Verdict(Tone.WARN, text + _phases(replicas, look))
+    if ready < total:
+        return Verdict(Tone.WARN, say("{ready} of {total} ready", ready=ready, total=total) + _phases(replicas, look))
+    warnings = [alert for alert in alerts if alert.text("severity") == "warning"]
+    if warnings:
+        text = say("Serving, but: {what}", what=text_of(warnings[0], look))
+        return Verdict(Tone.WARN, text + _more(len(warnings) - 1, look))
+    return Verdict(Tone.GOOD, say("; ").join([_all_ready(ready, look), *_notes(glance, replicas, look)]))
+
+
+def _nobody(replicas: list[Facts], look: Look) -> Verdict:
+    """A fleet that starts is not ill, but it does not serve either."""
+    phases = _phases(replicas, look)
+    if replicas and all(each.text("phase") == "starting" for each in replicas):
+        detail = look.say(replicas[0].text("detail"))
+        doing = f" ({replicas[0].text('name')}: {detail})" if detail else ""
+        return Verdict(Tone.WARN, look.say("Starting: no replica is ready yet") + phases + doing, well=False)
+    return Verdict(Tone.BAD, look.say("Not well: no replica is ready") + phases, well=False)
+
+
+def _all_ready(ready: int, look: Look) -> str:
+    return look.say.counted(ready, "Well: the one replica is ready", "Well: {n} of {n} replicas are ready")
+
+
+def _notes(glance: Facts, replicas: list[Facts], look: Look) -> list[str]:
+    """What a person may want to know of a fleet that is well."""
+    waiting = glance.part("queue").number("requests")
+    cordoned = [each.text("name") for each in replicas if each.true("cordoned")]
+    notes = [look.say("cordoned: {names}", names=", ".join(cordoned[:4]))] if cordoned else []
+    if waiting:
+        notes.append(look.say.counted(waiting, "{n} request waits", "{n} requests wait"))
+    return notes or [look.say("nothing is wrong")]
+
+
+def ready_of(glance: Facts) -> tuple[int, int]:
+    """How many replicas take requests, and how many are meant to: a cordoned one is not."""
+    fleet, replicas = glance.part("fleet"), glance.parts("replicas")
+    if not replicas:
+        return fleet.count("ready"), fleet.count("size")
+    serving = [each for each in replicas if not each.true("cordoned")]
+    return sum(each.text("phase") == "ready" for each in serving), len(serving)
+
+
+def _more(others: int, look: Look) -> str:
+    return look.say.counted(others, " (and {n} more)", " (and {n} more)") if others > 0 else ""
+
+
+def _phases(replicas: list[Facts], look: Look) -> str:
+    """What those do that are not ready."""
+    counted = Counter(each.text("phase") for each in replicas if each.text("phase") != "ready")
+    parts = [f"{number(count)} {look.say(phase or 'unknown')}" for phase, count in counted.most_common(3)]
+    return f": {', '.join(parts)}" if parts else ""
