@@ -11,8 +11,9 @@ const WORD = /[A-Za-z_][A-Za-z_0-9-]*/y;
 const BLANK = /(?:\s|\/\/[^\n]*|\/\*[\s\S]*?\*\/)*/y;
 const AFTER_STRING = /\s*(?:[,:\]})]|\/\/|\/\*|$)|[^\S\n]*\n|\s*["'][^"'\n]*["']\s*:/y;
 
-class NoValue extends Error {}
-class CutOff extends Error {}
+/** Thrown as they are: to collect a stack for each would take seconds of an answer that is nothing but brackets. */
+const NO_VALUE = new Error("no value");
+const CUT_OFF = new Error("cut off");
 
 /** {value, complete} of the largest object or list in `text`; several objects are a list. null where there is none. */
 export function readJson(text) {
@@ -40,7 +41,7 @@ function outermost(text) {
       found.push({ value, length: reader.at - match.index, complete: reader.complete });
       opening.lastIndex = reader.at;
     } catch (error) {
-      if (!(error instanceof NoValue)) throw error;
+      if (error !== NO_VALUE) throw error;
     }
   }
   return found;
@@ -81,7 +82,7 @@ class Reader {
   }
 
   value(depth) {
-    if (depth > MAX_DEPTH) throw new NoValue();
+    if (depth > MAX_DEPTH) throw NO_VALUE;
     this.take(BLANK);
     const sign = this.peek();
     if (sign === "{") return this.members(depth);
@@ -124,7 +125,7 @@ class Reader {
         const name = this.name();
         this.take(BLANK);
         if (this.isCut()) return;
-        if (this.peek() !== ":") throw new NoValue();
+        if (this.peek() !== ":") throw NO_VALUE;
         this.at += 1;
         this.take(BLANK);
         if (!this.isCut()) values.set(name, this.value(depth + 1));
@@ -137,7 +138,7 @@ class Reader {
     try {
       read();
     } catch (error) {
-      if (!(error instanceof CutOff)) throw error;
+      if (error !== CUT_OFF) throw error;
       this.complete = false;
     }
   }
@@ -146,7 +147,7 @@ class Reader {
     const sign = this.peek();
     if (sign === '"' || sign === "'") return this.string();
     const word = this.take(WORD);
-    if (word === null) throw new NoValue();
+    if (word === null) throw NO_VALUE;
     return word;
   }
 
@@ -156,7 +157,7 @@ class Reader {
     let text = "";
     for (;;) {
       const sign = this.peek();
-      if (!sign) throw new CutOff();
+      if (!sign) throw CUT_OFF;
       this.at += 1;
       if (sign === "\\") text += this.escaped();
       else if (sign === quote && this.match(AFTER_STRING) !== null) return text;
@@ -175,14 +176,14 @@ class Reader {
   scalar() {
     if (this.match(CUT_NUMBER) !== null) {
       this.at = this.text.length;
-      throw new CutOff(); // more of it may have been to come
+      throw CUT_OFF; // more of it may have been to come
     }
     const digits = this.take(NUMBER);
     if (digits !== null) return Number(digits);
     const word = this.take(WORD);
-    if (word === null) throw new NoValue();
-    if (this.at === this.text.length) throw new CutOff();
-    if (!CONSTANTS.has(word)) throw new NoValue();
+    if (word === null) throw NO_VALUE;
+    if (this.at === this.text.length) throw CUT_OFF;
+    if (!CONSTANTS.has(word)) throw NO_VALUE;
     return CONSTANTS.get(word);
   }
 }
