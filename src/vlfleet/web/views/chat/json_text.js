@@ -1,6 +1,8 @@
 /** The JSON in a model's answer: fenced, inside prose, with trailing commas, in Python's spelling, or cut off. Pure. */
 
 const MAX_DEPTH = 64;
+/** Brackets that open nothing: after so many the rest is not looked through. */
+const MAX_FAILURES = 2000;
 const CONSTANTS = new Map([["true", true], ["false", false], ["null", null], ["True", true], ["False", false], ["None", null]]);
 const ESCAPES = { n: "\n", t: "\t", r: "\r", b: "\b", f: "\f" };
 const THOUGHT = /<think>[\s\S]*?(?:<\/think>|$)/g;
@@ -34,7 +36,8 @@ export function readJson(text) {
 function outermost(text) {
   const found = [];
   const opening = /[{[]/g;
-  for (let match; (match = opening.exec(text)); ) {
+  let failures = 0;
+  for (let match; failures < MAX_FAILURES && (match = opening.exec(text)); ) {
     const reader = new Reader(text, match.index);
     try {
       const value = reader.value(0);
@@ -42,6 +45,7 @@ function outermost(text) {
       opening.lastIndex = reader.at;
     } catch (error) {
       if (error !== NO_VALUE) throw error;
+      failures += 1;
     }
   }
   return found;
