@@ -114,7 +114,7 @@ async def test_one_that_was_not_ready_yet_is(folder: FleetFolder) -> None:
     async with fleet(folder, FakeEngine("--warm-up-seconds", "0.5")) as first:
         (replica,) = first.replicas
         await until(lambda: replica.detail == warmup.PHASE)
-        while not (await seen(replica))["warm_ups"]:
+        while not (await seen(replica))["warm_ups"]:  # noqa: ASYNC110 - in another process
             await asyncio.sleep(0.01)
         await first.crash()
     async with fleet(folder, FakeEngine()) as second:
