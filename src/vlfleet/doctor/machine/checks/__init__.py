@@ -1,0 +1,21 @@
+"""All checks, by subject, in the order in which they are told."""
+
+from vlfleet.doctor.machine.check import Check
+from vlfleet.doctor.machine.checks import (
+    disk,
+    driver,
+    engine,
+    environment,
+    gpus,
+    host,
+    limits,
+    links,
+    model,
+    network,
+    nodes,
+)
+
+SUBJECTS = (driver, gpus, links, engine, host, limits, disk, network, environment, model, nodes)
+CHECKS: tuple[Check, ...] = tuple(check for subject in SUBJECTS for check in subject.CHECKS)
+
+__all__ = ["CHECKS", "SUBJECTS"]
