@@ -234,7 +234,6 @@ async def _open_gateway(
     """Opens the gateway's port and the admin's, and writes into the spec which ones they got when asked for port 0."""
     from vlfleet import gateway
     from vlfleet.gateway.access import Access
-    from vlfleet.gateway.admin import new_token
     from vlfleet.gateway.state import GATEWAY
     from vlfleet.run_admin import admin_of
     from vlfleet.watch.watcher import Watcher
@@ -265,7 +264,7 @@ async def _open_gateway(
 
     app.cleanup_ctx.append(watched)
     runner = await gateway.serve(app, spec.host, spec.port)
-    admin = admin_of(new_token(folder.admin_token), supervisor, app, watcher, control.orders)
+    admin = admin_of(folder, supervisor, engine, app, watcher, control.orders)
     try:
         beside = await gateway.serve(admin, "127.0.0.1", spec.admin_port)
     except VlfleetError as error:

@@ -11,11 +11,20 @@ from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 import vlfleet
+from vlfleet.engine.launch import Engine
+from vlfleet.fleet.chosen import kept
 from vlfleet.fleet.facts import facts_of
+from vlfleet.fleet.folder import FleetFolder
+from vlfleet.fleet.running import running
 from vlfleet.fleet.spec import FleetSpec
 from vlfleet.fleet.supervisor import Supervisor
 from vlfleet.gateway.access import ACCESS
-from vlfleet.gateway.admin import build_admin
+from vlfleet.gateway.admin import build_admin, new_token
+from vlfleet.gateway.admin_alerts import alert_routes
+from vlfleet.gateway.admin_forward import Forward
+from vlfleet.gateway.admin_logs import logs_route
+from vlfleet.gateway.admin_plan import plan_routes
+from vlfleet.gateway.admin_report import report_route
 from vlfleet.gateway.all_metrics import all_metrics
 from vlfleet.gateway.assets import installed, side_routes
 from vlfleet.gateway.flights import in_hand
@@ -27,19 +36,37 @@ from vlfleet.watch.watcher import Watcher
 
 
 def admin_of(
-    token: str, supervisor: Supervisor, app: web.Application, watcher: Watcher, orders: Mapping[str, Handler]
+    folder: FleetFolder,
+    supervisor: Supervisor,
+    engine: Engine,
+    app: web.Application,
+    watcher: Watcher,
+    orders: Mapping[str, Handler],
 ) -> web.Application:
-    """The admin of the fleet before which the gateway `app` stands; `orders` are POST paths and what takes them."""
+    """The admin of the fleet before which the gateway `app` stands, with a token of its own in `folder`; `orders` are
+    POST paths and what takes them.
+
+    Raises:
+        OSError: the token cannot be kept.
+    """
+    spec = supervisor.spec
     facts = lambda: facts_of(supervisor.state)  # noqa: E731
     live = Live(lambda: glance(facts(), watcher.window, watcher.book, in_hand(app[GATEWAY]), time.time()))
+    forward = Forward(app, lambda: supervisor.spec.url)
     routes = [
         *told(facts, lambda: all_metrics(app[GATEWAY])),
         *live.routes(),
+        *forward.routes(),
+        *alert_routes(lambda: watcher.book, watcher.acknowledge, watcher.silence),
+        *plan_routes(str(spec.model), lambda why: running(supervisor.state, engine, why), lambda: kept(folder, spec)),
+        logs_route(lambda: {replica.name for replica in supervisor.replicas}, folder.log),
+        report_route(spec.name),
         *(web.post(path, handler) for path, handler in orders.items()),
     ]
     side = lambda request: side_of(supervisor.spec, keyed=app[ACCESS].keyed)  # noqa: E731
-    opened = [*installed().routes(), *side_routes(side, supervisor.spec.served_model_name)]
-    admin = build_admin(token, routes, opened)
+    opened = [*installed().routes(), *side_routes(side, spec.served_model_name)]
+    admin = build_admin(new_token(folder.admin_token), routes, opened)
+    admin.cleanup_ctx.append(forward.context)
     admin.on_shutdown.append(live.close)
     return admin
 

@@ -20,6 +20,8 @@ from vlfleet.cli.up_plan import still_running
 from vlfleet.engine.launch import EngineOptions
 from vlfleet.engine.vllm import install
 from vlfleet.engine.vllm.flags import value
+from vlfleet.errors import ExitCode
+from vlfleet.fleet.chosen import kept
 from vlfleet.fleet.folder import FleetFolder, Lock
 from vlfleet.fleet.processes import EngineProcess, ProcessId
 from vlfleet.fleet.spec import FleetSpec
@@ -338,6 +340,27 @@ def test_a_fleet_that_runs_is_told_so_before_its_gpus_are_found_busy(up: Up) -> 
         lock.release()
     assert told.code == 1
     assert told.err.startswith("error: the fleet 'default' runs already\n")
+
+
+def test_the_plan_is_kept_for_the_fleet_that_it_chose(up: Up, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    specs: list[FleetSpec] = []
+
+    async def serve(spec: FleetSpec, *args: Any, **options: Any) -> ExitCode:
+        specs.append(spec)
+        return ExitCode.DONE
+
+    monkeypatch.setattr("vlfleet.run.serve", serve)
+    folder = FleetFolder.of("default")
+    assert up("qwen2.5-vl-7b", machines.two_4090(), "--for", "ocr").code == 0
+    assert not folder.path.exists(), "a dry run leaves nothing"
+    assert up("qwen2.5-vl-7b", machines.two_4090(), "--for", "ocr", "--threads", "3", dry=False).code == 0
+    plan = kept(folder, specs[0])
+    assert plan
+    assert plan["fleets"][0]["chosen"]["layout"] == "2 x TP1"
+    assert plan["why"].startswith("planned for ocr")
+    assert plan["memory_svg"].startswith("<svg")
+    assert up("qwen2.5-vl-7b", machines.two_4090(), "--no-plan", dry=False).code == 0
+    assert kept(folder, specs[1]) is None
 
 
 OLD = FleetSpec(

@@ -33,6 +33,8 @@ class Chosen:
     """The same for a program."""
     gpus: tuple[int, ...] = ()
     """Those that the plan gives to its replicas."""
+    plan: Plan | None = None
+    """The whole of it; None where engines that still run decided."""
 
 
 def decide(
@@ -76,7 +78,24 @@ def decide(
         note(found.line)
         # The preparation chooses among the GPUs that it sees, here or in the supervisor that --detach starts.
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, sorted(found.gpus)))
+        if folder:
+            keep(found, folder)
     return found
+
+
+def keep(chosen: Chosen, folder: FleetFolder) -> None:
+    """Keeps the plan in the fleet's folder, for its page and its reports; a fleet that cannot keep it runs all the
+    same."""
+    from vlfleet.cli.plan_json import facts as plan_facts
+    from vlfleet.fleet.chosen import keep as keep_in
+    from vlfleet.plan.render_svg import svg
+
+    if chosen.plan:
+        folder.make()
+        try:
+            keep_in(folder, chosen.spec, plan_facts((chosen.plan,)), chosen.line, svg(chosen.plan))
+        except OSError as error:
+            note(f"the plan cannot be kept: {error.strerror}")
 
 
 def check_preset(preset: str | None, no_plan: bool) -> None:
@@ -148,7 +167,7 @@ def _chosen(spec: FleetSpec, plan: Plan, preset: str | None, name: str) -> Chose
         route_seed=route_seed(Bench.of(plan.inputs).setup(plan.chosen.candidate, memory)) if memory else {},
     )
     gpus = tuple(index for indices in plan.placement for index in indices)
-    return Chosen(made, line(plan, preset, name), facts(plan, preset), gpus)
+    return Chosen(made, line(plan, preset, name), facts(plan, preset), gpus, plan)
 
 
 def still_running(folder: FleetFolder, spec: FleetSpec, wish: Wish) -> FleetSpec | None:
