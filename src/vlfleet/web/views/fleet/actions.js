@@ -33,7 +33,6 @@ export class Actions {
     const { name } = replica;
     const others = glance.replicas.filter((each) => each.name !== name && each.phase === "ready" && !each.cordoned).length;
     const patience = h("select", {}, PATIENCE_SECONDS.map((each) => h("option", { value: each, selected: each === USUAL_SECONDS }, seconds(each))));
-    const force = h("input", { type: "checkbox" });
     const lone = kind !== "uncordon" && others === 0;
     const body = [
       h("p", {}, t(`order.${kind}.what`, { name, count: replica.in_flight, in_flight: number(replica.in_flight) })),
@@ -41,24 +40,22 @@ export class Actions {
       lone && h("p", { class: "alone" }, t("order.alone", { name })),
       !lone && kind !== "uncordon" && h("p", { class: "soft" }, t("order.others", { count: others })),
       (kind === "restart" || kind === "drain") && h("label", { class: "field" }, t(`order.${kind}.patience`), patience),
-      kind === "restart" && lone && h("label", { class: "check" }, force, t("order.restart.force")),
     ];
     const actions = [{ label: t("cancel"), value: false }, { label: t(`order.${kind}`), value: true, kind: kind === "restart" || lone ? "danger" : "primary" }];
     if (!(await dialog({ title: t(`order.${kind}.title`, { name }), body, actions }))) return;
     const wait = Number(patience.value);
+    const force = lone; // the dialog said what that means, and it was confirmed
     const orders = {
-      restart: () => this.#follow("/restart", { replica: name, drain_timeout_seconds: wait, force: force.checked }, kind, name),
-      drain: () => this.#follow("/drain", { replica: name, timeout_seconds: wait }, kind, name),
-      cordon: () => this.#once("/cordon", kind, name),
-      uncordon: () => this.#once("/uncordon", kind, name),
+      restart: () => this.#follow("/restart", { replica: name, drain_timeout_seconds: wait, force }, kind, name),
+      drain: () => this.#follow("/drain", { replica: name, timeout_seconds: wait, force }, kind, name),
+      cordon: () => this.#once("/cordon", { replica: name, force }, kind, name),
+      uncordon: () => this.#once("/uncordon", { replica: name }, kind, name),
     };
     await orders[kind]();
   }
 
-  async #once(path, kind, name) {
-    await this.#attempt(kind, name, async () => {
-      await this.app.api.json(path, { body: { replica: name } });
-    });
+  async #once(path, body, kind, name) {
+    await this.#attempt(kind, name, () => this.app.api.json(path, { body }));
   }
 
   async #follow(path, body, kind, name) {

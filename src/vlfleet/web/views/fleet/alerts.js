@@ -78,5 +78,5 @@ function silence({ code, subject }, t, post) {
   const text = h("span");
   const end = h("button", { type: "button", class: "quiet", "aria-label": t("fleet.unsilence_of", { code, subject }),
     onclick: () => post("/alerts/silence", { code, subject, seconds: 0 }, t("fleet.unsilenced", { code, subject })) }, t("fleet.unsilence"));
-  return { node: h("li", {}, text, end), update: ({ until }) => say(text, t("fleet.silent_until", { code, subject, time: clock(until) })) };
+  return { node: h("li", {}, text, end), update: ({ until }) => say(text, t(until === null ? "fleet.silent_ever" : "fleet.silent_until", { code, subject, time: clock(until) })) };
 }

@@ -78,7 +78,7 @@ export function logPart({ t, app, name }) {
 
   async function poll() {
     let wait = POLL_SECONDS;
-    const query = offset === null ? `lines=${FIRST_LINES}` : `after=${offset}`;
+    const query = offset === null ? `lines=${FIRST_LINES}` : `after=${encodeURIComponent(offset)}`;
     try {
       const found = await app.api.json(`/logs?replica=${encodeURIComponent(name)}&${query}`, { signal: stopped.signal });
       if (!following) return;

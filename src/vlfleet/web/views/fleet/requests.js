@@ -3,6 +3,7 @@
 import { h } from "../../lib/dom.js";
 import { number, seconds } from "../../lib/format.js";
 import { keyed, mark, say } from "../../lib/keyed.js";
+import { table } from "../../lib/table.js";
 
 const FEW = 8;
 const COLUMNS = ["request", "state", "at", "age", "pictures", "tokens", "answer", "predicted", "route"];
@@ -12,13 +13,12 @@ const NUMBERS = new Set(["age", "pictures", "tokens", "answer", "predicted"]);
 export function requestsPart({ t }) {
   let glance = null;
   let all = false;
-  const body = h("tbody");
   const count = h("span", { class: "count" });
   const none = h("p", { class: "empty" }, t("fleet.no_requests"));
   const more = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => ((all = !all), show()) });
-  const head = COLUMNS.map((each) => h("th", { scope: "col", class: NUMBERS.has(each) && "number" }, t(`fleet.request.${each}`)));
-  const table = h("table", { class: "table", "aria-label": t("fleet.requests") }, h("thead", {}, h("tr", {}, head)), body);
-  const scroll = h("div", { class: "table-scroll", tabindex: 0, role: "region", "aria-label": t("fleet.requests") }, table);
+  const head = COLUMNS.map((each) => ({ text: t(`fleet.request.${each}`), number: NUMBERS.has(each) }));
+  const scroll = table(t("fleet.requests"), head, []);
+  const body = scroll.querySelector("tbody");
 
   function show() {
     const { requests } = glance;
