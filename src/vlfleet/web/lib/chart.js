@@ -6,13 +6,14 @@ import { say } from "./keyed.js";
 import { colour } from "./ui.js";
 
 const VENDOR = new URL("../vendor/uplot/", import.meta.url);
+const SHEETS = [new URL("uPlot.min.css", VENDOR), new URL("chart.css", import.meta.url)];
 const COLOURS = 8;
 let loading = null;
 
 /** uPlot's constructor. Its file is a plain script: a module of its own would be a changed copy. */
 function uplot() {
   loading ??= Promise.all([
-    asset("link", { rel: "stylesheet", href: new URL("uPlot.min.css", VENDOR).href }),
+    ...SHEETS.map(({ href }) => asset("link", { rel: "stylesheet", href })),
     asset("script", { src: new URL("uPlot.iife.min.js", VENDOR).href }),
   ]).then(() => globalThis.uPlot);
   loading.catch(() => (loading = null));
