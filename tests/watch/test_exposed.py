@@ -50,7 +50,7 @@ def test_a_gpu_in_base_units() -> None:
     )
     found = exposed(replace(WELL, gpus=(gpu,)))
     own = {"gpu": "1", "replica": "r1"}
-    assert found["vlfleet:gpu_info"] == [({**own, "name": 'NVIDIA "H200"', "mig": "true"}, 1)]
+    assert found["vlfleet:gpu_info"] == [({**own, "name": 'NVIDIA "H200"', "mig": "true", "engine": "vllm"}, 1)]
     values = {
         name.removeprefix("vlfleet:gpu_"): value
         for name, samples in found.items()

@@ -1,4 +1,5 @@
-"""`vlfleet render`: a plan as a command, a systemd unit, a compose file or Kubernetes manifests."""
+"""`vlfleet render`: a plan as a command, a systemd unit, a compose file or Kubernetes manifests; and what Prometheus
+and Grafana need to watch a fleet."""
 
 from __future__ import annotations
 
@@ -16,23 +17,34 @@ if TYPE_CHECKING:
     from vlfleet.plan.render import Run
 
 FORMS = ("command", "systemd", "compose", "k8s")
+"""Of a plan."""
+WATCHING = ("prometheus", "prometheus-rules", "grafana")
+"""Of any fleet."""
+GATEWAY = "127.0.0.1:8000"
 _MAKE = "make one with `vlfleet plan MODEL --json > plan.json`"
 
 
 def render(
-    form: Annotated[str, typer.Argument(metavar="FORM", help="command, systemd, compose, k8s.")],
+    form: Annotated[str, typer.Argument(metavar="FORM", help=", ".join((*FORMS, *WATCHING)) + ".")],
     plan: Annotated[
-        str, typer.Argument(metavar="[PLAN]", help="What `vlfleet plan --json` wrote; -: standard input.")
+        str,
+        typer.Argument(
+            metavar="[PLAN]",
+            help=f"What `vlfleet plan --json` wrote; -: standard input. Of prometheus: the gateway ({GATEWAY}).",
+        ),
     ] = "-",
     fleet: Annotated[
         int, typer.Option(min=1, help="Which fleet of the plan, where GPUs of several kinds make several.")
     ] = 1,
 ) -> None:
-    """Print what runs a plan: vlfleet plan MODEL --gpus 4xRTX4090 --json | vlfleet render systemd"""
+    """Print what runs a plan, or what watches a fleet: vlfleet plan MODEL --json | vlfleet render systemd"""
+    if form in WATCHING:
+        print(watching(form, plan), end="")
+        return
+    if form not in FORMS:
+        raise VlfleetError(f"{form} is no form", f"one of {', '.join((*FORMS, *WATCHING))}", ExitCode.USAGE)
     from vlfleet.plan import render as forms
 
-    if form not in FORMS:
-        raise VlfleetError(f"{form} is no form", f"one of {', '.join(FORMS)}", ExitCode.USAGE)
     facts = run_section(plan, fleet)
     run = run_of(facts)
     if form != "k8s" and not facts["served"]:
@@ -47,6 +59,25 @@ def render(
         print(forms.systemd(run, shutil.which("vlfleet") or "/usr/local/bin/vlfleet"), end="")
     else:
         print(forms.compose(run) if form == "compose" else forms.kubernetes(run), end="")
+
+
+def watching(form: str, given: str) -> str:
+    """A file for Prometheus or Grafana; only `prometheus` takes a second word, which is the gateway's address.
+
+    Raises:
+        VlfleetError: exit code 2, there is another.
+    """
+    from vlfleet.watch.alerts import all_rules
+    from vlfleet.watch.dashboards import grafana, prometheus
+
+    if form == "prometheus":
+        target = GATEWAY if given == "-" else given.removeprefix("http://").removesuffix("/v1").rstrip("/")
+        if "/" in target or ":" not in target:
+            raise VlfleetError(f"{given} is no address of a gateway", f"as in {GATEWAY}", ExitCode.USAGE)
+        return prometheus.config(target)
+    if given != "-":
+        raise VlfleetError(f"{form} takes no plan", f"vlfleet render {form}", ExitCode.USAGE)
+    return grafana.dashboard() if form == "grafana" else prometheus.rules_file(all_rules())
 
 
 def run_section(plan: str, fleet: int) -> dict[str, Any]:

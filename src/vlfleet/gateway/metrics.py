@@ -19,6 +19,8 @@ from vlfleet.watch.sizes import size_of
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
 """Buckets for times of the engine; vLLM's own go to the same order of magnitude."""
 OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
+REFUSALS = ("deadline", "overloaded", "too_many_waiting")
+"""Why a request may not wait: codes of the gate."""
 CLIENT_LEFT = 499
 """The code under which a request is counted whose client did not wait (nginx's)."""
 
@@ -66,7 +68,7 @@ class RouteCollector(Collector):
         yield GaugeMetricFamily("vlfleet:queue_work_seconds", "Predicted work of requests that wait.", queue.seconds)
         yield GaugeMetricFamily("vlfleet:fleet_pace", "Predicted seconds of work done in a second.", self.gate.pace)
         refused = CounterMetricFamily("vlfleet:queue_refused", "Requests that could not wait.", labels=["code"])
-        for code, number in self.gate.refusals.items():
+        for code, number in (dict.fromkeys(REFUSALS, 0) | self.gate.refusals).items():
             refused.add_metric([code], number)
         yield refused
 

@@ -50,14 +50,14 @@ class Exposed(Collector):
 
 
 def _gpus(sample: Sample) -> Iterator[Metric]:
-    """`replica`: who has it; several are joined by commas, and it is empty where it is nobody's."""
-    owners = {
-        gpu.index: ",".join(each.name for each in sample.replicas if gpu.index in each.gpus) for gpu in sample.gpus
-    }
+    """`replica`: who has it; several are joined by commas, and it is empty where it is nobody's. So is `engine`."""
+    having = {gpu.index: [each for each in sample.replicas if gpu.index in each.gpus] for gpu in sample.gpus}
+    owners = {index: ",".join(each.name for each in replicas) for index, replicas in having.items()}
     one = ["gpu", "replica"]
-    info = GaugeMetricFamily("vlfleet:gpu_info", "What it is: 1.", labels=[*one, "name", "mig"])
+    info = GaugeMetricFamily("vlfleet:gpu_info", "What it is: 1.", labels=[*one, "name", "mig", "engine"])
     for gpu in sample.gpus:
-        info.add_metric([str(gpu.index), owners[gpu.index], gpu.name, str(gpu.mig).lower()], 1)
+        engines = ",".join(sorted({each.engine_name for each in having[gpu.index]}))
+        info.add_metric([str(gpu.index), owners[gpu.index], gpu.name, str(gpu.mig).lower(), engines], 1)
     yield info
     for kind, facts in ((GaugeMetricFamily, _GPU_GAUGES), (CounterMetricFamily, _GPU_COUNTERS)):
         for name, (text, fact) in facts.items():
