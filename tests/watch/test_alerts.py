@@ -161,6 +161,29 @@ def all_phases(before: str, after: str) -> State:
     return state
 
 
+def fallen(*names: str) -> State:
+    """These die."""
+
+    def state(sample: Sample, second: float) -> Sample:
+        for name in names if second >= 100 else ():
+            sample = with_replica(sample, name, phase="backoff")
+        return sample
+
+    return state
+
+
+def out(state: State, *names: str) -> State:
+    """The same, with these replicas cordoned."""
+
+    def cordoned(sample: Sample, second: float) -> Sample:
+        sample = state(sample, second)
+        for name in names:
+            sample = with_replica(sample, name, cordoned=True)
+        return sample
+
+    return cordoned
+
+
 def frozen(moves: bool, answers: float = 1) -> State:
     """r1 answers, and its engine's counters stand still, or not."""
 
@@ -198,6 +221,20 @@ CASES = [
     Case("gpu_throttled", "gpu1", throttled(3, "hw_power_brake"), throttled(10, "sw_thermal"), "seldom"),
     Case("gpu_imbalance", "gpu1", utilization(0.9, 0.1, 0.9, 0.8), utilization(0.1, 0.0, 0.1, 0.1), "none works"),
     Case("gpu_imbalance", "gpu0", utilization(0.1, 0.9, 0.9, 0.9), utilization(0.9, 0.1, 0.1, 0.1), "one is ahead"),
+    Case(
+        "gpu_imbalance",
+        "gpu1",
+        utilization(0.9, 0.1, 0.9, 0.8),
+        out(utilization(0.9, 0.1, 0.9, 0.8), "r1"),
+        "it is out by hand",
+    ),
+    Case(
+        "gpu_alone",
+        "gpu1",
+        out(utilization(0.0, 0.97, 0.0, 0.0), "r3"),
+        out(utilization(0.0, 0.97, 0.0, 0.0), "r0", "r2", "r3"),
+        "the others are out by hand",
+    ),
     Case("gpu_alone", "gpu1", utilization(0.0, 0.97, 0.0, 0.0), utilization(0.2, 0.97, 0.0, 0.0), "another works"),
     Case("gpu_broken", "gpu1", gpu(fault="GPU is lost"), gpu(utilization=None, memory_bytes=None), "MIG tells less"),
     Case("gpu_broken", "gpu1", gpu(rows_failed=True), gpu(ecc_uncorrected=3), "old errors"),
@@ -219,7 +256,16 @@ CASES = [
     Case("prediction_drift", "r1", first_tokens(0, said=0.1, took=0.4), first_tokens(0, said=0.3, took=0.4), "near"),
     Case("prediction_drift", "r1", first_tokens(0, said=0.4, took=0.1), first_tokens(0, 0.01, 0.4, 0.1), "too few"),
     Case("crash_loop", "r1", deaths(100), deaths(350), "one death"),
+    Case("crash_loop", "r1", deaths(100), out(deaths(100), "r1"), "it is out by hand"),
     Case("replica_failed", "r1", replica(phase="failed"), replica(phase="backoff"), "it is started again"),
+    Case("replica_failed", "r1", replica(phase="failed"), out(replica(phase="failed"), "r1"), "it is out by hand"),
+    Case(
+        "replica_unhealthy",
+        "r1",
+        out(replica(phase="unhealthy"), "r0", "r1", "r2", "r3"),  # nobody else serves
+        out(replica(phase="unhealthy"), "r1"),
+        "it is out by hand",
+    ),
     Case("replica_unhealthy", "r1", replica(phase="unhealthy"), replica(phase="starting"), "it starts"),
     Case("metrics_stale", "r1", replica(engine_age_seconds=16.0), replica(engine_age_seconds=9.0), "one slow answer"),
     Case(
@@ -257,6 +303,20 @@ CASES = [
     Case("slo_burn", "fleet", late(0.2), late(0.02), "2 % burn slowly"),
     Case("nobody_ready", "fleet", all_phases("ready", "starting"), all_phases("starting", "starting"), "it starts"),
     Case("nobody_ready", "fleet", all_phases("ready", "backoff"), all_phases("ready", "draining"), "it is stopped"),
+    Case(
+        "nobody_ready",
+        "fleet",
+        out(all_phases("ready", "backoff"), "r0"),
+        out(all_phases("ready", "ready"), "r0", "r1", "r2", "r3"),
+        "all are out by hand",
+    ),
+    Case(
+        "nobody_ready",
+        "fleet",
+        out(fallen("r1", "r2", "r3"), "r0"),  # which is ready, and must not serve
+        fallen("r1", "r2", "r3"),
+        "r0 serves",
+    ),
 ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import engine as fake
-from tests.watch.rig import FakeGpus, engine_pages
+from tests.watch.rig import WELL, FakeGpus, engine_pages, with_replica
 from tests.watch.test_readers import recorded
 from tests.watch.test_sampler import KEY, replica
 from vlfleet.fleet.replica import Phase, Replica
@@ -19,7 +19,7 @@ from vlfleet.hardware.reading import GpuReading
 from vlfleet.watch import watcher as module
 from vlfleet.watch.alert import Change, Silence
 from vlfleet.watch.history import read
-from vlfleet.watch.watcher import FILE, Watcher
+from vlfleet.watch.watcher import FILE, Watcher, moves
 
 HOT = GpuReading(0, temperature_celsius=95, fault="GPU is lost")
 
@@ -162,3 +162,13 @@ async def test_whatever_breaks_the_loop_goes_on(tmp_path: Path) -> None:
         await asyncio.sleep(0.2)
         assert watch.latest
     assert said == ["watching failed: RuntimeError: the gateway is odd"]
+
+
+def test_a_cordon_is_told_apart_from_what_happens_by_itself() -> None:
+    out = with_replica(WELL, "r1", cordoned=True)
+    told = [(each.kind, each.code, each.subject, each.text) for each in moves(WELL, out)]
+    assert told == [("replica", "cordoned", "r1", "cordoned by hand")]
+    dead = with_replica(out, "r1", phase="backoff", restarts=1)
+    assert [each.text for each in moves(out, dead)] == ["ready -> backoff"]
+    assert [each.code for each in moves(out, WELL)] == ["uncordoned"]
+    assert moves(out, out) == []

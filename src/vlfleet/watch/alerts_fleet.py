@@ -77,10 +77,10 @@ def _sum(sample: Sample, name: str) -> float:
 
 
 def nobody_ready(window: Window) -> dict[str, float]:
-    """1 when some replica was ready and none is, unless the fleet is being stopped."""
-    phases = {replica.phase for replica in window.now.replicas}
+    """1 when some replica was ready and none is that may serve, unless all are cordoned or the fleet is stopped."""
+    phases = {replica.phase for replica in window.now.replicas if not replica.cordoned}
     was_ready = any(replica.phase == "ready" for each in window.samples for replica in each.replicas)
-    return {"fleet": float(was_ready and not phases & {"ready", "draining", "stopped"})}
+    return {"fleet": float(was_ready and bool(phases) and not phases & {"ready", "draining", "stopped"})}
 
 
 def rules(slo: Slo | None = None) -> tuple[Rule, ...]:

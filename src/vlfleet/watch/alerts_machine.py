@@ -32,6 +32,12 @@ def _ours(sample: Sample) -> set[int]:
     return {index for replica in sample.replicas for index in replica.gpus}
 
 
+def _out(sample: Sample) -> set[str]:
+    """GPUs that are idle on purpose: all their replicas are cordoned."""
+    working = {index for replica in sample.replicas if not replica.cordoned for index in replica.gpus}
+    return {f"gpu{index}" for index in _ours(sample) - working}
+
+
 def memory_high(window: Window) -> dict[str, float]:
     """Share of memory in use, of GPUs whose engine takes memory as it goes."""
     taken = {index for each in window.now.replicas if each.engine_name == _RESERVING for index in each.gpus}
@@ -79,7 +85,7 @@ def behind(window: Window) -> dict[str, float]:
     The median, not the mean: one GPU that is off moves a mean, and then all look off (vllm-htop's rule).
     """
     ours = {f"gpu{index}" for index in _ours(window.now)}
-    means = {name: mean for name, mean in _means(window).items() if name in ours}
+    means = {name: mean for name, mean in _means(window).items() if name in ours - _out(window.now)}
     if len(means) < 2:
         return {}
     middle = median(means.values()) if len(means) > 2 else max(means.values())
@@ -91,7 +97,8 @@ def alone(window: Window) -> dict[str, float]:
 
     What `device_map="auto"` does: layers lie on every GPU, and they work one after the other.
     """
-    means = _means(window)
+    out = _out(window.now)
+    means = {name: mean for name, mean in _means(window).items() if name not in out}
     busy = [name for name, mean in means.items() if mean >= BUSY]
     if len(means) < 2 or len(busy) != 1:
         return dict.fromkeys(means, 0.0)

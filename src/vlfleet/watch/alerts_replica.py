@@ -15,7 +15,13 @@ STALE_SECONDS = 15.0
 
 
 def _ready(window: Window) -> list[ReplicaSample]:
-    return [replica for replica in window.now.replicas if replica.phase == "ready"]
+    return [replica for replica in window.now.replicas if replica.in_rotation]
+
+
+def _missed(window: Window) -> list[ReplicaSample]:
+    """Those that somebody misses when they fall: not one that is out by hand while others serve."""
+    served = bool(_ready(window))
+    return [replica for replica in window.now.replicas if not (replica.cordoned and served)]
 
 
 def _engine(sample: Sample, name: str) -> EngineSample | None:
@@ -127,16 +133,16 @@ def restarted(window: Window) -> dict[str, float]:
     first = window.samples[0]
     return {
         replica.name: float(replica.restarts - (old.restarts if (old := first.replica(replica.name)) else 0))
-        for replica in window.now.replicas
+        for replica in _missed(window)
     }
 
 
 def given_up(window: Window) -> dict[str, float]:
-    return {replica.name: float(replica.phase == "failed") for replica in window.now.replicas}
+    return {replica.name: float(replica.phase == "failed") for replica in _missed(window)}
 
 
 def unhealthy(window: Window) -> dict[str, float]:
-    return {replica.name: float(replica.phase == "unhealthy") for replica in window.now.replicas}
+    return {replica.name: float(replica.phase == "unhealthy") for replica in _missed(window)}
 
 
 def stale(window: Window) -> dict[str, float]:

@@ -111,11 +111,17 @@ class ReplicaSample:
     in_flight: int = 0
     served: int = 0
     error: str = ""
+    cordoned: bool = False
+    """Out of rotation by hand."""
     traffic: Traffic = Traffic()
     engine: EngineSample | None = None
     """The last that came of this process; None before the first."""
     engine_age_seconds: float | None = None
     """How old that is; since the process is ready where none came; None while it is not ready."""
+
+    @property
+    def in_rotation(self) -> bool:
+        return self.phase == "ready" and not self.cordoned
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def point(now: Sample, before: Sample | None) -> Point:
         "host|cpu": now.host.cpu,
         "host|memory": now.host.used_bytes / now.host.memory_bytes if now.host.memory_bytes else None,
         "fleet|queue": now.gateway.queue_requests,
-        "fleet|ready": float(sum(each.phase == "ready" for each in now.replicas)),
+        "fleet|ready": float(sum(each.in_rotation for each in now.replicas)),
     }
     held = {index for replica in now.replicas for index in replica.gpus}
     seconds = max(0.0, now.monotonic - before.monotonic) if before else None

@@ -123,6 +123,7 @@ class Sampler:
             in_flight=replica.in_flight,
             served=replica.served,
             error=replica.error,
+            cordoned=replica.cordoned,
             traffic=gateway.traffic.get(replica.name, Traffic()),
             engine=known.engine if running else None,
             engine_age_seconds=now - known.seen_at if running else None,

@@ -178,6 +178,9 @@ def moves(before: Sample | None, now: Sample) -> list[Event]:
     found = []
     for replica in now.replicas:
         old = before.replica(replica.name) if before else None
+        if old and old.cordoned != replica.cordoned:
+            kind = "cordoned" if replica.cordoned else "uncordoned"
+            found.append(Event(now.at, "replica", kind, replica.name, f"{kind} by hand"))
         if before is None or (old and (old.phase, old.restarts) == (replica.phase, replica.restarts)):
             continue
         text = f"{old.phase} -> {replica.phase}" if old else replica.phase
