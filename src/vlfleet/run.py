@@ -111,6 +111,20 @@ def _holder(port: int) -> str:
     return ""
 
 
+def admin_port_of(spec: FleetSpec, port: int) -> int:
+    """Where the admin of a gateway at `port` listens: where the spec says; else on the next port, so that a page has
+    the same address tomorrow; 0, for any free one, where that is taken."""
+    if spec.admin_port is not None:
+        return spec.admin_port
+    if port == 65535:
+        return 0
+    try:
+        socket.create_server(("127.0.0.1", port + 1)).close()
+    except OSError:
+        return 0
+    return port + 1
+
+
 class Interrupts:
     """SIGTERM, SIGINT and SIGHUP: the first asks for an end, the second for one without waiting."""
 
@@ -213,6 +227,7 @@ async def _serve(
         await supervisor.stop(status, reason)  # before the gateway: a stream that is cut ends with an error event
         await asyncio.gather(*(runner.cleanup() for runner in runners))
         folder.admin_token.unlink(missing_ok=True)
+        folder.page.unlink(missing_ok=True)
         await control.close()
     return interrupts.exit_code
 
@@ -266,7 +281,7 @@ async def _open_gateway(
     runner = await gateway.serve(app, spec.host, spec.port)
     admin = admin_of(folder, supervisor, engine, app, watcher, control.orders)
     try:
-        beside = await gateway.serve(admin, "127.0.0.1", spec.admin_port)
+        beside = await gateway.serve(admin, "127.0.0.1", admin_port_of(spec, int(runner.addresses[0][1])))
     except VlfleetError as error:
         await runner.cleanup()
         raise VlfleetError(error.cause, "take another with --admin-port") from None

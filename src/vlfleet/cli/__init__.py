@@ -22,6 +22,7 @@ from vlfleet.cli import (
     down,
     keys,
     logs,
+    page,
     plan,
     render,
     report,
@@ -65,6 +66,7 @@ app.command()(calibrate.calibrate)
 app.command()(down.down)
 app.command()(status.status)
 app.command()(top.top)
+app.command()(page.page)
 app.command()(restart.restart)
 app.command()(cordon.cordon)
 app.command()(cordon.uncordon)

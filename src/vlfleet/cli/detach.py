@@ -39,7 +39,11 @@ def arguments(spec: FleetSpec, insecure: bool) -> list[str]:
         "--api-key-file": spec.api_key_file,
         "--admin-port": spec.admin_port,
     }
-    flags = [f"{option}={value}" for option, value in options.items()] + ["--no-plan"] + ["--insecure"] * insecure
+    flags = (
+        [f"{option}={value}" for option, value in options.items() if value is not None]
+        + ["--no-plan"]
+        + ["--insecure"] * insecure
+    )
     flags += ["--fit"] * spec.fit
     return ["up", *flags, *engine_arguments(spec.options), str(spec.model), "--", *spec.engine_args]
 

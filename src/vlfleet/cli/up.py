@@ -121,8 +121,14 @@ def up(
         ),
     ] = "",
     admin_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of the admin on 127.0.0.1; 0 takes a free one.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port of the page and the admin, on 127.0.0.1; 0 takes a free one.",
+            show_default="the one after --port, else a free one",
+        ),
+    ] = None,
     fit: Annotated[
         bool,
         typer.Option("--fit", help="Resize pictures in the gateway, to the very size at which the model sees them."),
@@ -140,6 +146,7 @@ def up(
     the same `vlfleet up` takes them over.
     """
     from vlfleet.checkpoint import preflight
+    from vlfleet.cli.page import told
     from vlfleet.cli.plan_inputs import one_of
     from vlfleet.cli.up_plan import check_preset, decide
     from vlfleet.fleet.engines import default_engine, engine_named
@@ -209,7 +216,9 @@ def up(
     if detach:
         from vlfleet.cli.detach import detach as run_detached
 
-        announce(*run_detached(spec, folder, insecure), as_json, keyed=keyring.required)
+        spec, running = run_detached(spec, folder, insecure)
+        announce(spec, running, as_json, keyed=keyring.required)
+        note(told(folder, spec))
         return
     from vlfleet.run import run, serve
 
@@ -226,6 +235,7 @@ def up(
                 await asyncio.sleep(TICK_SECONDS)
             progress.update(replicas)
         announce(spec, replicas, as_json, keyed=keyring.required)
+        note(told(folder, spec))
         while True:
             await asyncio.sleep(TICK_SECONDS)
             progress.update(replicas)

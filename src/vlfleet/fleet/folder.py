@@ -65,6 +65,11 @@ class FleetFolder:
         return self.path / "admin.token"
 
     @property
+    def page(self) -> Path:
+        """A file that leads a browser to the page of the supervisor that runs."""
+        return self.path / "page.html"
+
+    @property
     def supervisor_log(self) -> Path:
         """What a detached supervisor prints."""
         return self.path / "logs" / "supervisor.log"

@@ -40,8 +40,8 @@ class FleetSpec:
     """What the plan predicts of a replica's speed, by the names of `gateway.route.cost.Coefficients`."""
     api_key_file: str = ""
     """A file that holds one key, beside those of `vlfleet keys`."""
-    admin_port: int = 0
-    """On 127.0.0.1, always; 0 takes a free one."""
+    admin_port: int | None = None
+    """On 127.0.0.1, always; 0 takes a free one; None: the one after `port`, else a free one."""
 
     @property
     def engine_spec(self) -> EngineSpec:
