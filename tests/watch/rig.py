@@ -22,7 +22,21 @@ WELL = Sample(
     monotonic=1000.0,
     host=HostSample(0.2, 64 * GIB, 20 * GIB, 1000 * GIB, 500 * GIB, 0, 0),
     gpus=tuple(
-        GpuReading(index, "NVIDIA H200", 0.6, 0.3, 140 * GIB, 100 * GIB, 55, 400.0, 700.0, 1900, frozenset(), 0, False)
+        GpuReading(
+            index,
+            "NVIDIA H200",
+            utilization=0.6,
+            memory_utilization=0.3,
+            memory_bytes=140 * GIB,
+            used_bytes=100 * GIB,
+            temperature_celsius=55,
+            power_watts=400.0,
+            power_limit_watts=700.0,
+            sm_clock_mhz=1900,
+            throttle=frozenset(),
+            ecc_uncorrected=0,
+            rows_failed=False,
+        )
         for index in range(4)
     ),
     replicas=tuple(
