@@ -71,3 +71,41 @@ def test_a_damaged_history(folder: Path) -> None:
     (folder / FILE).write_bytes(b"no database" * 500)
     with pytest.raises(VlfleetError, match="cannot be read"):
         run()
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.9])
+def test_a_history_that_is_damaged_in_the_middle_is_told_in_one_line_or_read(place: float, folder: Path) -> None:
+    file = folder / FILE
+    raw = bytearray(file.read_bytes())
+    at = int(len(raw) * place)
+    raw[at : at + 5000] = b"\xff" * min(5000, len(raw) - at)
+    file.write_bytes(raw)
+    said = ""
+    try:
+        run("--json")
+    except VlfleetError as error:
+        said = str(error)
+    assert not said or ("cannot be read" in said and "\n" not in said)
+
+
+def test_a_fleet_that_ended_long_ago(tmp_path: Path, folder: Path) -> None:
+    (folder / FILE).unlink()
+    history = History(folder / FILE)
+    history.add(1_600_000_000, {"r0|answered+": 2.0})
+    history.close()
+    found = CliRunner().invoke(app, ["report", "--since", "2h"])
+    assert found.exit_code == 0
+    assert "Nothing was watched in this time" in found.stdout
+    assert "nothing was watched in the last 2h: the history ends at 2020-09-1" in found.stderr
+
+
+def test_the_price_of_images(folder: Path) -> None:
+    history, now = History(folder / FILE), time.time()
+    history.add(
+        now - 5, {"r0|images+": 10.0, "r0|answered+": 10.0, "gpu0|held_seconds+": 36.0, "gpu0|utilization": 1.0}
+    )
+    history.close()
+    cost = json.loads(run("--json", "--price-per-gpu-hour", "2.5"))["cost"]
+    assert cost["price"] == pytest.approx(0.025)
+    assert cost["price_of_1000_images"] == pytest.approx(2.5)
+    assert "price" not in json.loads(run("--json"))["cost"]

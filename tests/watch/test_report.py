@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,15 +13,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.watch.rig import times
 from tests.watch.test_history import START, sample
 from vlfleet.cli.report import duration
 from vlfleet.errors import VlfleetError
+from vlfleet.watch.findings import Finding
 from vlfleet.watch.history import Event, History, read
+from vlfleet.watch.model import GatewaySample, Sample
 from vlfleet.watch.point import Point, merged, point
 from vlfleet.watch.report import Incident, Report, build
-from vlfleet.watch.report_texts import to_html, to_json, to_markdown
-from vlfleet.watch.svg import line_chart
+from vlfleet.watch.report_html import to_html
+from vlfleet.watch.report_texts import to_json, to_markdown
+from vlfleet.watch.report_words import LABELS
+from vlfleet.watch.setup import Planned, Setup
+from vlfleet.watch.sizes import SIZES
+from vlfleet.watch.svg import line_chart, range_chart
 
+FINDING = ("code", "value", "text", "advice")
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(1)>\"'&|`#"
 
 
@@ -34,7 +44,7 @@ def report(seconds: int = 600, events: Sequence[Event] = (), name: str = "defaul
 class Page(HTMLParser):
     """What stands in a page; fails where a tag is not closed."""
 
-    EMPTY = frozenset({"meta", "path"})
+    EMPTY = frozenset({"meta", "path", "rect", "circle"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -66,14 +76,73 @@ def test_the_figures() -> None:
     assert figures["images_per_second"] == pytest.approx(4)
     assert figures["failed_share"] == 0
     assert figures["first_token_p50_seconds"] == pytest.approx(0.05)
-    assert figures["gpu_seconds_per_image"] == pytest.approx(1)
-    assert figures["joules_per_image"] == pytest.approx(400)
+    assert figures["gpu_utilization"] == pytest.approx(0.6)
+    assert figures["generated_tokens"] == pytest.approx(20 * 599)
     assert list(found.replicas) == ["r0", "r1", "r2", "r3"]
     assert found.replicas["r1"]["mean_first_token_seconds"] == pytest.approx(0.1)
     assert found.gpus["gpu0"]["celsius_most"] == 55
     titles = {chart.title: chart for chart in found.charts}
     assert max(value or 0 for value in titles["Traffic"].curves["requests"]) == pytest.approx(2)
     assert set(titles["GPU utilisation"].curves) == {"gpu0", "gpu1", "gpu2", "gpu3"}
+
+
+def test_what_it_cost() -> None:
+    """Four GPUs at 400 W, four images and 20 tokens a second."""
+    cost = report().cost
+    assert cost["kwh"] == pytest.approx(4 * 400 * 599 / 3.6e6, rel=1e-4)
+    assert cost["gpu_hours"] == pytest.approx(4 * 599 / 3600)
+    assert cost["joules_per_image"] == pytest.approx(400)
+    assert cost["gpu_seconds_per_image"] == pytest.approx(1)
+    assert cost["joules_per_1000_tokens"] == pytest.approx(80_000)
+    assert cost["gpu_seconds_per_1000_tokens"] == pytest.approx(200)
+    assert "price" not in cost
+    priced = build("default", START, START + 600, 1, rows(600), [], price_per_gpu_hour=3.6).cost
+    assert priced["price"] == pytest.approx(3.6 * 4 * 599 / 3600)
+    assert priced["price_of_1000_images"] == pytest.approx(1.0)
+    assert "price of 1,000 images" in to_html(build("d", START, START + 9, 1, rows(9), [], None, 3.6))
+
+
+def test_gpus_that_no_replica_has_cost_nothing() -> None:
+    found = [
+        (at, {name: 0.0 if name == "gpu3|held_seconds+" else value for name, value in each.items()})
+        for at, each in rows(60)
+    ]
+    cost = build("default", START, START + 60, 1, found, []).cost
+    assert cost["joules_per_image"] == pytest.approx(300)
+    assert cost["gpu_seconds_per_image"] == pytest.approx(0.75)
+
+
+def test_a_machine_without_gpus_has_no_cost() -> None:
+    found = [(at, {n: v for n, v in each.items() if not n.startswith("gpu")}) for at, each in rows(60)]
+    made = build("default", START, START + 60, 1, found, [], price_per_gpu_hour=1.0)
+    assert made.cost == {}
+    assert made.figures["gpu_utilization"] is None
+    assert "Cost" not in to_html(made)
+
+
+def sized(second: int) -> Sample:
+    """A second of text and of page scans: those begin in the second bucket."""
+    scans, texts = times(0, second, total=0.3 * second), times(3 * second, total=0.1 * second)
+    by_size = {"0": texts, "2049-8192": scans}
+    return replace(sample(second), gateway=GatewaySample(first_token_by_size=by_size, duration_by_size=by_size))
+
+
+def test_latency_by_image_size() -> None:
+    found = [(START + n, point(sized(n), sized(n - 1))) for n in range(1, 600)]
+    made = build("default", START, START + 600, 1, found, [])
+    texts, scans = made.sizes
+    assert (texts.visual_tokens, texts.requests, scans.visual_tokens, scans.requests) == ("0", 1797, "2049-8192", 599)
+    assert texts.first_token_p50_seconds == pytest.approx(0.05)
+    assert scans.first_token_p50_seconds == pytest.approx(0.3)
+    assert scans.duration_p95_seconds == pytest.approx(0.1 + 0.95 * 0.4)
+    curves = {chart.title: chart.curves for chart in made.charts}["Time to first token by image size, p95"]
+    assert set(curves) == {"0 visual tokens", "2049-8192 visual tokens"}
+    assert max(value or 0 for value in curves["2049-8192 visual tokens"]) == pytest.approx(0.48)
+    page = Page(to_html(made)).text
+    assert "Latency by image size" in page
+    assert "300 ms to 480 ms" in page
+    assert "| 2049-8192 | 599 | 300 ms | 480 ms |" in to_markdown(made)
+    assert "Latency by image size" not in to_markdown(report())
 
 
 def test_of_nothing() -> None:
@@ -108,8 +177,9 @@ def test_a_page_needs_no_script_and_no_network() -> None:
     text = to_html(report())
     page = Page(text)
     assert set(page.tags) <= {
-        *("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "section"),
-        *("table", "tr", "td", "th", "svg", "path", "text", "span", "i"),
+        *("html", "head", "meta", "title", "style", "body", "main", "header", "footer", "section", "figure", "div"),
+        *("h1", "h2", "h3", "p", "b", "i", "small", "span", "code", "dl", "dt", "dd", "ol", "li"),
+        *("table", "tr", "td", "th", "svg", "path", "text", "rect", "circle"),
     }
     assert not {name for name in page.attributes if name.startswith("on") or name in ("src", "href")}
     assert "http:" not in text
@@ -130,7 +200,9 @@ def test_hostile_names_are_only_text() -> None:
     assert page.text.count("<script>alert(1)</script>") > 5
     markdown = to_markdown(made)
     assert markdown.count("<") == markdown.count("\\<") > 0, "each is escaped"
+    assert "onerror=alert" in page.text, "it is there, as text"
     assert json.loads(to_json(made))["fleet"] == HOSTILE
+    assert "script" not in Page(to_html(build("f", 0, 60, 1, found, events, setup=Setup(HOSTILE, HOSTILE)))).tags
 
 
 @given(st.text(max_size=60))
@@ -151,7 +223,7 @@ def test_any_curve_is_drawn(values: list[float | None]) -> None:
 
 def test_a_curve_has_gaps_where_nothing_is_known() -> None:
     text = line_chart({"a": (1.0, 1.0, None, 1.0)}, "s", START, START + 60)
-    line = text.split('class="line"')[1].split('d="')[1].split('"')[0]
+    line = text.split('class="line c0"')[1].split('d="')[1].split('"')[0]
     assert line.count("M") == 2
     assert line.count("L") == 1
 
@@ -172,7 +244,8 @@ def day(path: Path) -> float:
         if name.startswith(("r", "gpu")):
             subject, _, rest = name.partition("|")
             wide[f"{subject[:-1]}{int(subject[-1]) + 4}|{rest}"] = value
-    wide |= {f"fleet|{kind}_le_{2**n / 100:g}+": 1.0 for kind in ("first_token", "duration") for n in range(17)}
+    kinds = [kind + size for kind in ("first_token", "duration") for size in ("", *(f"@{each}" for each in SIZES))]
+    wide |= {f"fleet|{kind}_le_{2**n / 100:g}+": 1.0 for kind in kinds for n in range(17)}
     history = History(path)
     for minute in range(1440):
         wave = 1 + math.sin(minute / 40)
@@ -202,6 +275,64 @@ def test_a_day_is_quick_and_small(tmp_path: Path) -> None:
     assert len(text.encode()) < 1_000_000
     assert len(to_json(found)) < 1_000_000
     assert "800 earlier ones" in text
+    assert len(found.sizes) == 5
+    assert {len(curve) for chart in found.charts for curve in chart.curves.values()} == {240}
+
+
+def test_the_last_hour_of_seconds_is_quick_too(tmp_path: Path) -> None:
+    until = day(tmp_path / "h.sqlite")
+    began = time.process_time()
+    found = build("default", until - 3500, until, *read(tmp_path / "h.sqlite", until - 3500, until))
+    assert len(to_html(found).encode()) < 1_000_000
+    assert time.process_time() - began < 2
+    assert found.resolution_seconds == 1
+
+
+def test_the_names_of_the_json_stay() -> None:
+    """The page's Reports view and people's scripts read them."""
+    made = build("default", START, START + 60, 1, rows(60), [], Setup("q", "vllm", planned=Planned(gpu_busy=0.9)))
+    facts = json.loads(to_json(made))
+    assert facts["format"] == 1
+    assert set(facts) == {
+        *("format", "version", "fleet", "model", "engine", "layout", "workload", "since", "until"),
+        *("resolution_seconds", "figures", "cost", "sizes", "findings", "plan", "replicas", "gpus", "incidents"),
+        "charts",
+    }
+    assert set(facts["plan"][0]) == {"name", "unit", "planned", "real", "says"}
+    assert set(facts["charts"][0]) == {"title", "unit", "curves"}
+    assert set(FINDING) == set(asdict(Finding("a", 1.0, "b", "c")))
+    assert {name for name in facts["figures"] if name not in LABELS} == set()
+    assert {
+        name for name in (*facts["cost"], *facts["replicas"]["r0"], *facts["gpus"]["gpu0"]) if name not in LABELS
+    } == set()
+
+
+def test_bands_are_few_however_many_incidents() -> None:
+    events = [
+        Event(START + 2 * n + late, kind, "gpu_hot", "gpu1", "hot", "cool it")
+        for n in range(300)
+        for kind, late in (("began", 0), ("ended", 1))
+    ]
+    text = to_html(report(600, events))
+    assert text.count('class="band"') <= 60 * 13
+    assert 'class="tag warning"' in text
+    assert 'class="band"' not in to_html(report(600, [Event(START, "began", "media_twice", "fleet", "x", "y")]))
+
+
+def test_marks_of_the_time_axis_are_round() -> None:
+    for seconds, minutes in ((7200, {"00", "30"}), (86_400, {"00"}), (7 * 86_400, {"no day has one"})):
+        text = line_chart({"a": (1.0, 2.0)}, "s", START, START + seconds)
+        labels = re.findall(r'text-anchor="middle">([^<]+)<', text)
+        assert 3 <= len(labels) <= 7
+        assert {label[-2:] for label in labels if ":" in label} <= minutes
+    assert "NaN" not in line_chart({"a": (1.0, 2.0)}, "s", 1e300, 2e300)
+
+
+@given(st.lists(st.tuples(st.text(max_size=9), st.none() | st.floats(), st.none() | st.floats()), max_size=6))
+def test_any_range_is_drawn(rows_: list[tuple[str, float | None, float | None]]) -> None:
+    text = range_chart(rows_)
+    Page(text)
+    assert "nan" not in re.sub(r"<text[^>]*>[^<]*</text>", "", text)
 
 
 @pytest.mark.parametrize(

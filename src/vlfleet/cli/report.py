@@ -12,7 +12,6 @@ from vlfleet.cli.options import AsJson, Name, note
 from vlfleet.errors import ExitCode, VlfleetError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_KINDS = (".html", ".json", ".md")
 
 
 def report(
@@ -21,41 +20,39 @@ def report(
         Path | None,
         typer.Option("--output", "-o", help="FILE.html, FILE.json or FILE.md; without it Markdown is printed."),
     ] = None,
+    price_per_gpu_hour: Annotated[
+        float | None, typer.Option(min=0, help="What a GPU costs; the report then has the price of 1,000 images.")
+    ] = None,
     name: Name = "default",
     as_json: AsJson = False,
 ) -> None:
-    """Write what a fleet did: traffic, latency, GPUs, balance, caches, and incidents with their explanation.
+    """Write what a fleet did: what to change, latency by image size, incidents, the plan against reality, cost.
 
     It reads the history in the fleet's folder, so it also works when the fleet no longer runs.
     """
-    import sqlite3
     import time
 
     from vlfleet.fleet.folder import FleetFolder
-    from vlfleet.watch import report_texts
-    from vlfleet.watch.history import read
-    from vlfleet.watch.report import build
+    from vlfleet.watch.history import last
+    from vlfleet.watch.report_texts import WRITERS
+    from vlfleet.watch.report_words import when
+    from vlfleet.watch.reports import report_of
     from vlfleet.watch.watcher import FILE
 
     seconds = duration(since)
-    kind = output.suffix.lower() if output else ".json" if as_json else ".md"
-    if kind not in _KINDS:
+    kind = output.suffix.lower().removeprefix(".") if output else "json" if as_json else "md"
+    if kind not in WRITERS:
         raise VlfleetError(f"{output} says no format", "end it with .html, .json or .md", ExitCode.USAGE)
-    path, until = FleetFolder.of(name).path / FILE, time.time()
-    if not path.exists():
-        raise VlfleetError(f"the fleet {name!r} has no history", "`vlfleet up` begins one; --name chooses a fleet")
-    try:
-        found = build(name, until - seconds, until, *read(path, until - seconds, until))
-    except sqlite3.Error as error:
-        raise VlfleetError(
-            f"{path} cannot be read: {error}", "the next `vlfleet up` sets a damaged one aside"
-        ) from None
-    write = {".html": report_texts.to_html, ".json": report_texts.to_json, ".md": report_texts.to_markdown}[kind]
+    folder, until = FleetFolder.of(name), time.time()
+    found = report_of(folder, until - seconds, until, price_per_gpu_hour)
+    if not found.figures["watched_seconds"] and (at := last(folder.path / FILE)) is not None:
+        note(f"nothing was watched in the last {since}: the history ends at {when(at)}")
+    text = WRITERS[kind](found)
     if output is None:
-        print(write(found))
+        print(text)
         return
     try:
-        output.write_text(write(found), encoding="utf-8", errors="replace")
+        output.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise VlfleetError(f"{output} cannot be written: {error.strerror}", "choose another with -o") from None
     note(f"wrote {output}")

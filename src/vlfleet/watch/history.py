@@ -189,6 +189,17 @@ def read(path: Path, since: float, until: float) -> tuple[int, list[tuple[int, P
         return resolution, points, [Event(*row) for row in rows]
 
 
+def last(path: Path) -> int | None:
+    """When the newest row begins, in seconds since the epoch; None where there is none.
+
+    Raises:
+        sqlite3.Error: it cannot be read.
+    """
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as db:
+        found = db.execute("SELECT max(at) FROM points").fetchone()[0]
+        return None if found is None else int(found)
+
+
 def _resolution(db: sqlite3.Connection, since: float, until: float) -> int:
     """The finest whose rows reach back to `since`, or as far as those of the coarser ones do."""
     oldest = {

@@ -1,26 +1,33 @@
-"""What a report says: figures and curves of a stretch of history. Pure."""
+"""What a report says: figures, cost, advice and curves of a stretch of history. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
+from vlfleet import __version__
+from vlfleet.watch.findings import Finding, findings
 from vlfleet.watch.history import Event
-from vlfleet.watch.point import Point, histogram
+from vlfleet.watch.point import merged
+from vlfleet.watch.report_charts import Chart, bins_of, charts
+from vlfleet.watch.report_figures import (
+    Figures,
+    Rows,
+    SizeTimes,
+    busiest_of,
+    cost_of,
+    figures_of,
+    gpu_of,
+    past_of,
+    replica_of,
+    sizes_of,
+    summed,
+)
+from vlfleet.watch.report_plan import Line, compare
+from vlfleet.watch.setup import Setup
 
-BINS = 240
-"""Points of a curve: two pixels each on a laptop's screen."""
-Curve = tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Curves over the report's time, by name; None where nothing is known."""
-
-    title: str
-    unit: str
-    curves: Mapping[str, Curve]
+FORMAT = 1
+"""Of the JSON. Names that are there stay; more may come."""
 
 
 @dataclass(frozen=True)
@@ -39,175 +46,78 @@ class Incident:
 
 @dataclass(frozen=True)
 class Report:
-    """Of one fleet. Times are seconds since the epoch."""
+    """Of one fleet. Times are seconds since the epoch; a name ends in its unit; None is what nobody told."""
 
     fleet: str
     since: float
     until: float
     resolution_seconds: int
-    figures: Mapping[str, float | None]
-    replicas: Mapping[str, Mapping[str, float | None]]
-    gpus: Mapping[str, Mapping[str, float | None]]
+    figures: Figures
+    replicas: Mapping[str, Figures]
+    gpus: Mapping[str, Figures]
     incidents: tuple[Incident, ...]
-    charts: tuple[Chart, ...] = field(default=())
+    charts: tuple[Chart, ...] = ()
+    cost: Figures = field(default_factory=dict)
+    sizes: tuple[SizeTimes, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    plan: tuple[Line, ...] = ()
+    """Empty where no plan chose the layout."""
+    workload: str = ""
+    """That the plan was for."""
+    model: str = ""
+    engine: str = ""
+    layout: str = ""
+    version: str = __version__
+    format: int = FORMAT
 
 
 def build(
-    fleet: str, since: float, until: float, resolution: int, rows: Sequence[tuple[int, Point]], events: Sequence[Event]
+    fleet: str,
+    since: float,
+    until: float,
+    resolution: int,
+    rows: Rows,
+    events: Sequence[Event],
+    setup: Setup | None = None,
+    price_per_gpu_hour: float | None = None,
 ) -> Report:
     """The report of these rows of history."""
-    points = [each for _, each in rows]
-    subjects = sorted({name.partition("|")[0] for each in points[-1:] + points[:1] for name in each}, key=_natural)
+    setup = setup or Setup()
+    whole = merged([each for _, each in rows])
+    subjects = sorted({name.partition("|")[0] for name in whole}, key=_natural)
     gpus = [each for each in subjects if each.startswith("gpu")]
     replicas = [each for each in subjects if each not in ("host", "fleet") and each not in gpus]
-    first, duration = histogram(points, "fleet|first_token"), histogram(points, "fleet|duration")
-    sums = {name: sum(_sum(points, each, name) for each in replicas) for name in _SUMMED}
-    joules = sum(_sum(points, each, "joules") for each in gpus)
-    looks = sums["needed"] + sums["repeated"] + sums["avoided"]
-    served = [_sum(points, each, "answered") for each in replicas]
+    held = [each for each in gpus if summed(whole, each, "held_seconds")] or gpus
+    bins = bins_of(since, until, rows)
     watched = len(rows) * resolution
-    figures: dict[str, float | None] = {
-        "requests": sums["answered"] + sums["failed"],
-        "failed_share": _share(sums["failed"], sums["answered"] + sums["failed"]),
-        "refused": _sum(points, "fleet", "refused"),
-        "requests_per_second": _share(sums["answered"], watched),
-        "images": sums["images"],
-        "images_per_second": _share(sums["images"], watched),
-        "first_token_p50_seconds": first.quantile(0.5),
-        "first_token_p95_seconds": first.quantile(0.95),
-        "duration_p50_seconds": duration.quantile(0.5),
-        "duration_p95_seconds": duration.quantile(0.95),
-        "duration_p99_seconds": duration.quantile(0.99),
-        "media_not_looked_at_again_share": _share(sums["avoided"], looks),
-        "media_looked_at_twice_share": _share(sums["repeated"], looks),
-        "bytes_not_sent": sums["saved_bytes"],
-        "busiest_replica_times_median": _share(max(served, default=0.0), median(served) if served else 0.0),
-        "predicted_first_token_times_real": _share(sums["predicted_seconds"], sums["first_token_seconds"]),
-        "joules_per_image": _share(joules, sums["images"]) if gpus else None,
-        "gpu_seconds_per_image": _share(watched * len(gpus), sums["images"]) if gpus else None,
-        "watched_seconds": float(watched),
-    }
-    each_replica = {name: _replica(points, name) for name in replicas}
-    each_gpu = {name: _gpu(points, name) for name in gpus}
-    charts = _charts(_bins(since, until, rows), replicas, gpus, resolution)
-    incidents = tuple(_incidents(events))
-    return Report(fleet, since, until, resolution, figures, each_replica, each_gpu, incidents, charts)
-
-
-_SUMMED = (
-    *("answered", "failed", "images", "needed", "repeated", "avoided", "saved_bytes"),
-    *("predicted_seconds", "first_token_seconds"),
-)
-
-
-def _replica(points: Sequence[Point], name: str) -> dict[str, float | None]:
-    return {
-        "answered": _sum(points, name, "answered"),
-        "failed": _sum(points, name, "failed"),
-        "images": _sum(points, name, "images"),
-        "mean_first_token_seconds": _share(_sum(points, name, "first_token_seconds"), _sum(points, name, "streams")),
-        "in_flight": _mean(points, f"{name}|in_flight"),
-        "kv_share": _mean(points, f"{name}|kv"),
-        "kv_share_most": _most(points, f"{name}|kv"),
-    }
-
-
-def _gpu(points: Sequence[Point], name: str) -> dict[str, float | None]:
-    return {
-        "utilization": _mean(points, f"{name}|utilization"),
-        "memory_most": _most(points, f"{name}|memory"),
-        "celsius_most": _most(points, f"{name}|celsius"),
-        "watts": _mean(points, f"{name}|watts"),
-    }
-
-
-def _sum(points: Sequence[Point], subject: str, name: str) -> float:
-    key = f"{subject}|{name}+"
-    return sum(each.get(key, 0.0) for each in points)
-
-
-def _mean(points: Sequence[Point], key: str) -> float | None:
-    found = [each[key] for each in points if key in each]
-    return sum(found) / len(found) if found else None
-
-
-def _most(points: Sequence[Point], key: str) -> float | None:
-    found = [each.get(f"{key}^", each[key]) for each in points if key in each]
-    return max(found, default=None)
-
-
-def _share(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
+    figures = figures_of(whole, replicas, held, watched)
+    past = past_of(whole, rows, figures, replicas, gpus, held)
+    busiest = {"busiest_requests_per_second": busiest_of(rows, replicas, resolution)}
+    return Report(
+        fleet=fleet,
+        since=since,
+        until=until,
+        resolution_seconds=resolution,
+        figures=figures,
+        replicas={name: replica_of(whole, name) for name in replicas},
+        gpus={name: gpu_of(whole, name) for name in gpus},
+        incidents=tuple(_incidents(events)),
+        charts=charts(bins, replicas, gpus, resolution),
+        cost=cost_of(whole, figures, replicas, held, watched, price_per_gpu_hour),
+        sizes=sizes_of(whole),
+        findings=findings(past, setup),
+        plan=compare(setup, figures | busiest) if rows else (),
+        workload=setup.planned.workload if setup.planned else "",
+        model=setup.model,
+        engine=setup.engine,
+        layout=setup.layout,
+    )
 
 
 def _natural(name: str) -> tuple[str, int]:
     """gpu10 after gpu9."""
     letters = name.rstrip("0123456789")
     return letters, int(name[len(letters) :] or 0)
-
-
-def _bins(since: float, until: float, rows: Sequence[tuple[int, Point]]) -> list[list[Point]]:
-    """The points of each stretch of the report's time."""
-    bins: list[list[Point]] = [[] for _ in range(BINS)]
-    width = max(until - since, 1.0) / BINS
-    for at, each in rows:
-        bins[min(BINS - 1, max(0, int((at - since) / width)))].append(each)
-    return bins
-
-
-def _charts(bins: list[list[Point]], replicas: list[str], gpus: list[str], resolution: int) -> tuple[Chart, ...]:
-    def rate(key: str, names: Sequence[str]) -> Curve:
-        return tuple(
-            sum(each.get(f"{name}|{key}+", 0.0) for each in points for name in names) / (len(points) * resolution)
-            if points
-            else None
-            for points in bins
-        )
-
-    def mean(key: str) -> Curve:
-        return tuple(_mean(points, key) for points in bins)
-
-    def percentile(name: str, share: float) -> Curve:
-        return tuple(histogram(points, f"fleet|{name}").quantile(share) for points in bins)
-
-    charts = [
-        Chart(
-            "Traffic",
-            "a second",
-            {"requests": rate("answered", replicas), "images": rate("images", replicas)}
-            | {"failed": rate("failed", replicas)},
-        ),
-        Chart(
-            "Time to first token",
-            "s",
-            {f"p{share * 100:.0f}": percentile("first_token", share) for share in (0.5, 0.95, 0.99)},
-        ),
-        Chart(
-            "Time to the whole answer",
-            "s",
-            {f"p{share * 100:.0f}": percentile("duration", share) for share in (0.5, 0.95, 0.99)},
-        ),
-        Chart("Requests each replica answered", "a second", {name: rate("answered", [name]) for name in replicas}),
-        Chart("KV cache in use", "share", {name: mean(f"{name}|kv") for name in replicas}),
-        Chart("GPU utilisation", "share", {name: mean(f"{name}|utilization") for name in gpus}),
-        Chart("GPU memory", "share", {name: mean(f"{name}|memory") for name in gpus}),
-        Chart("GPU power", "W", {name: mean(f"{name}|watts") for name in gpus}),
-        Chart(
-            "Media",
-            "a second",
-            {
-                "looked at": rate("needed", replicas),
-                "looked at twice": rate("repeated", replicas),
-                "held already": rate("avoided", replicas),
-            },
-        ),
-        Chart("Host", "share", {"CPU": mean("host|cpu"), "memory": mean("host|memory")}),
-        Chart("Waiting at the gateway", "requests", {"queue": mean("fleet|queue")}),
-    ]
-    known = (
-        Chart(c.title, c.unit, {n: v for n, v in c.curves.items() if any(x is not None for x in v)}) for c in charts
-    )
-    return tuple(chart for chart in known if chart.curves)
 
 
 def _incidents(events: Sequence[Event]) -> list[Incident]:
