@@ -74,7 +74,7 @@ def answering(page: Page, *answers: str) -> list[dict[str, Any]]:
         if route.request.headers.get("x-vlfleet-route") == "explain":
             route.fulfill(status=200, content_type="application/json", body="{}")
             return
-        bodies.append(route.request.post_data_json)
+        bodies.append(dict(route.request.post_data_json or {}))
         text = left.pop(0) if len(left) > 1 else left[0]
         pieces = [text[at : at + 7] for at in range(0, len(text), 7)]
         route.fulfill(status=200, content_type="text/event-stream", body=stream(pieces))

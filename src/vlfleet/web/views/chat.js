@@ -50,6 +50,9 @@ class ChatView {
   #turns = new Map();
   #stops = [];
   #log = h("div", { class: "log" });
+  #scroller = h("div", { class: "scroll", tabindex: -1 }, this.#log);
+  /** The end is in sight, and stays there while the answer or the composer grows. */
+  #isAtEnd = true;
   #said = h("div", { class: "said", "aria-live": "polite" });
   #title = h("h1", {});
   #composer;
@@ -73,8 +76,8 @@ class ChatView {
           iconButton("list", t("conversations"), () => (this.#root.classList.add("open"), list.begin.focus()), { class: "side-button" }),
           this.#title,
           iconButton("settings", t("settings"), () => this.#settings())),
-        h("div", { class: "scroll", tabindex: -1 }, this.#log),
-        this.#composer.root, h("div", { class: "drop-sign", "aria-hidden": "true" }, t("drop"))),
+        this.#scroller,
+        h("div", { class: "dock" }, this.#composer.root), h("div", { class: "drop-sign", "aria-hidden": "true" }, t("drop"))),
       this.#said);
     root.append(this.#root);
     this.#listen();
@@ -103,6 +106,13 @@ class ChatView {
     on(this.#chats, "list", () => this.#drawTitle());
     on(this.#chats, "answer", ({ detail }) => this.#answered(detail));
     on(this.#chats, "unsaved", () => toast(t("unsaved"), { kind: "error" }));
+    on(this.#scroller, "scroll", () => {
+      const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
+      this.#isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_PIXELS;
+    });
+    const sizes = new ResizeObserver(() => this.#toEnd());
+    [this.#scroller, this.#log].forEach((element) => sizes.observe(element));
+    this.#stops.push(() => sizes.disconnect());
     on(document, "keydown", (event) => {
       if (event.key !== "Escape" || document.querySelector("dialog[open], [popover]:popover-open")) return;
       if (this.#root.classList.contains("open")) this.#closeSide();
@@ -181,7 +191,12 @@ class ChatView {
     this.#drawTitle();
     this.#composer.update();
     this.#foresee();
-    this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#isAtEnd = true;
+    this.#toEnd();
+  }
+
+  #toEnd() {
+    if (this.#isAtEnd) this.#scroller.scrollTop = this.#scroller.scrollHeight;
   }
 
   #welcome() {
@@ -191,7 +206,7 @@ class ChatView {
 
   #element(turn, at, turns) {
     if (turn.role === "user") {
-      return userTurn(turn, this.#room, {
+      return userTurn(turn, this.#room, this.#taskOf(at + 1), {
         edit: (each) => this.#composer.edit(each, turns.indexOf(each)),
         code: (each, button) => this.#code(each, button),
       });
@@ -206,17 +221,10 @@ class ChatView {
     return view.root;
   }
 
-  get #scroller() {
-    return this.#root.querySelector(".scroll");
-  }
-
   #answered({ turn, isOver }) {
     const view = this.#turns.get(turn);
     if (!view) return; // of another conversation
-    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
-    const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR_PIXELS;
     view.update();
-    if (isAtEnd) this.#scroller.scrollTop = this.#scroller.scrollHeight;
     if (!isOver) return;
     this.#composer.update();
     this.#foresee();

@@ -68,9 +68,8 @@ export class Forecast {
     const isTooLong = contextTokens !== null && total > contextTokens;
     const found = this.#known;
     const parts = isEmpty ? [] : [
-      pictures.length > 0 && visual !== null && t("forecast.visual", { number: number(visual) }),
-      t("forecast.text", { number: number(text) }),
-      contextTokens && t("forecast.context", { number: number(contextTokens) }),
+      t(pictures.length && visual !== null ? "forecast.both" : "forecast.text", {
+        visual: number(visual), text: number(text), context: contextTokens ? t("forecast.context", { number: number(contextTokens) }) : "" }),
       found && t("forecast.route", { replica: found.replica, time: seconds(found.seconds) }),
       found?.held && pictures.length > 0 && t("held", { count: pictures.length }),
     ];

@@ -2,7 +2,7 @@
 
 import { h, replace } from "../../lib/dom.js";
 import { number, seconds } from "../../lib/format.js";
-import { has, t } from "../../lib/i18n.js";
+import { has, language, t } from "../../lib/i18n.js";
 import { copy, dialog, iconButton, toast } from "../../lib/ui.js";
 import { tokensPerSecond } from "./ask.js";
 import { Figure } from "./boxes.js";
@@ -14,14 +14,15 @@ const REDRAW_MILLISECONDS = 300;
 /** An answer of JSON alone says the same as the figure with its list. */
 const ONLY_DATA = /^\s*(?:```|[[{])/;
 
-/** `actions` are {edit(turn), code(turn, button)}. */
-export function userTurn(turn, { pictures, card }, actions) {
+/** `task` is the one that the question is of, or null; `actions` are {edit(turn), code(turn, button)}. */
+export function userTurn(turn, { pictures, card }, task, actions) {
   return h("article", { class: "turn user", "aria-label": t("you") },
     turn.pictures?.length > 0 && h("div", { class: "shown" }, turn.pictures.map((picture) => thumbnail(picture, pictures, card))),
-    turn.text && h("p", { class: "said-text" }, turn.text),
-    h("div", { class: "turn-actions" },
-      iconButton("code", t("code.copy"), (event) => actions.code(turn, event.currentTarget), { class: "small" }),
-      iconButton("edit", t("edit"), () => actions.edit(turn), { class: "small" })));
+    h("div", { class: "said-row" },
+      h("div", { class: "turn-actions" },
+        iconButton("code", t("code.copy"), (event) => actions.code(turn, event.currentTarget), { class: "small" }),
+        iconButton("edit", t("edit"), () => actions.edit(turn), { class: "small" })),
+      turn.text && h("div", { class: "said-text" }, task && h("span", { class: "task-name" }, task.title[language()] ?? task.title.en), turn.text)));
 }
 
 function thumbnail(picture, pictures, card) {
