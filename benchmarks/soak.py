@@ -32,7 +32,7 @@ import orjson
 import psutil
 from PIL import Image
 
-from tests.faults import crowds, engines, gateways, machine
+from tests.faults import cordons, crowds, engines, gateways, machine
 from tests.faults.load import CHAT, CUT, HUNG, REFUSED, TOLD, UNREACHED, Body, Load, body
 from tests.faults.outcome import Drill, Outcome, timed
 from tests.faults.stand import Stand, stand
@@ -54,6 +54,9 @@ DRILLS: dict[str, Drill] = {
     "killed_again_and_again": partial(gateways.killed_again_and_again, kills=100),
     "rolled": gateways.rolled,
     "drained": gateways.drained,
+    "cordoned": partial(cordons.cordoned, seconds=5.0),
+    "endless_first_picture": partial(cordons.endless_first_picture, bound=60.0),
+    "slow_first_picture": partial(cordons.slow_first_picture, compiles=9.0),
     "overload": partial(crowds.overload, seconds=20.0),
     "idle": crowds.idle,
     "slow_readers": crowds.slow_readers,

@@ -1,4 +1,4 @@
-"""Drills: replicas that are out of rotation by hand while everything else happens, and first pictures that never end."""
+"""Drills: a replica is out of rotation by hand while the rest happens, and first pictures take long or for ever."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def cordoned(*, rate: float = 20.0, seconds: float = 1.0) -> Outcome:
     )
 
 
-async def endless_first_picture(*, bound: float = 3.0, rate: float = 20.0, seconds: float = 2.0) -> Outcome:
+async def endless_first_picture(*, bound: float = 2.0, rate: float = 20.0, seconds: float = 2.0) -> Outcome:
     """An engine never answers the supervisor's first picture, and serves everybody else (R17)."""
     timing = {"warm_up_seconds": bound}
     async with stand(2, (*STREAMS, "--warm-up", "wait"), timing=timing) as fleet:
@@ -83,7 +83,7 @@ async def endless_first_picture(*, bound: float = 3.0, rate: float = 20.0, secon
     )
 
 
-async def slow_first_picture(*, compiles: float = 2.0, rate: float = 20.0) -> Outcome:
+async def slow_first_picture(*, compiles: float = 1.5, rate: float = 20.0) -> Outcome:
     """Engines that compile for seconds at a first picture are replaced one after the other under load (R17)."""
     async with stand(2, (*STREAMS, "--warm-up-seconds", f"{compiles:g}")) as fleet, Load(fleet.url, rate) as load:
         await asyncio.sleep(0.5)
