@@ -55,7 +55,7 @@ DRILLS: dict[str, Drill] = {
     "rolled": gateways.rolled,
     "drained": gateways.drained,
     "cordoned": partial(cordons.cordoned, seconds=5.0),
-    "endless_first_picture": partial(cordons.endless_first_picture, bound=60.0),
+    "endless_first_picture": partial(cordons.endless_first_picture, bound=20.0),
     "slow_first_picture": partial(cordons.slow_first_picture, compiles=9.0),
     "overload": partial(crowds.overload, seconds=20.0),
     "idle": crowds.idle,
