@@ -11,8 +11,12 @@ from vlfleet.doctor.machine.known import Known
 from vlfleet.engine.vllm import advisories, versions
 from vlfleet.plan.releases import parse_release
 
-ESSENTIAL = ("torch", "torchvision", "transformers", "tokenizers", "huggingface-hub", "numpy", "numba")
-"""Where the installed release of these is a wrong one, something that an engine imports does not load."""
+FATAL = (
+    *(("vllm", "torch"), ("torchvision", "torch"), ("xformers", "torch"), ("vllm", "transformers")),
+    *(("transformers", "tokenizers"), ("transformers", "huggingface-hub")),
+)
+"""Who asks for whom: compiled against it, or refused at import (transformers/dependency_versions_check.py). vLLM pins
+dozens of others exactly, most of which a neighbouring release serves as well."""
 
 
 def _vllm(known: Known) -> Finding:
@@ -113,10 +117,9 @@ def _requirements(known: Known) -> Finding:
     packages = known[Packages]
     wrong = [each for each in packages.misfits if each.installed]
     absent = [each for each in packages.misfits if not each.installed]
-    # vLLM pins dozens of packages exactly, most of which a neighbouring release serves as well
-    broken = [each for each in wrong if each.wanted.lower() in ESSENTIAL]
+    broken = [each for each in wrong if (each.package, each.wanted.lower()) in FATAL]
     numbers = {"misfits": [[each.package, each.requirement, each.installed] for each in packages.misfits]}
-    if broken:
+    if broken and not _proven(known):
         return fail(_misfits(broken), _install(broken), **numbers)
     if wrong or absent:
         return risk(_misfits([*wrong, *absent]), _install([*wrong, *absent]), **numbers)
@@ -126,6 +129,12 @@ def _requirements(known: Known) -> Finding:
     return well(
         f"every requirement of vLLM and torch's neighbours is met: {', '.join(told)}", versions=dict(packages.versions)
     )
+
+
+def _proven(known: Known) -> bool:
+    """Whether all that was tried could be imported: then a requirement that is not met is no more than a risk."""
+    imports = known.get(Imports)
+    return imports is not None and not (imports.torch_error or imports.vllm_error or imports.other_errors)
 
 
 def _misfits(misfits: list[Misfit]) -> str:

@@ -63,7 +63,7 @@ def _visible(known: Known) -> Finding:
 def _leftovers(known: Known) -> Finding:
     variables = known[Environment].variables
     gpus = known.get(Gpus)
-    peers = not gpus or not gpus.machine.gpus or bool(gpus.machine.peers)
+    peers = gpus is None or bool(gpus.machine.peers)
     on = {name: what for name, what in SLOWING.items() if variables.get(name, "").lower() in _ON}
     if not peers:
         on.pop("NCCL_P2P_DISABLE", None)

@@ -52,7 +52,7 @@ def _memory(known: Known) -> Finding:
         return fail(saw, "fewer replicas, or a container with more memory", **numbers)
     if needed > host.available_bytes:
         each = (host.available_bytes - (needed - caches)) / count / 2 / 2**30
-        fits = max(0.0, min(MM_PROCESSOR_CACHE_GB, math.floor(each * 5) / 10))
+        fits = max(0.0, min(MM_PROCESSOR_CACHE_GB, math.floor(each * 10) / 10))
         return risk(saw, f"--mm-processor-cache-gb {fits:g}: each replica keeps two such caches", **numbers)
     return well(saw, **numbers)
 
