@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ from vlfleet.watch.top import orders
 from vlfleet.watch.top.facts import Facts
 from vlfleet.watch.top.frame import frame
 from vlfleet.watch.top.keys import press
-from vlfleet.watch.top.line import Line, Tone
+from vlfleet.watch.top.line import Line, Tone, clean
 from vlfleet.watch.top.link import Admin
 from vlfleet.watch.top.look import Look
 from vlfleet.watch.top.past import Past
@@ -175,43 +176,41 @@ class Top(App[None]):
 
     async def _follow_log(self) -> None:
         """The log of the chosen replica, while its pane is open."""
-        offset: int | None = None
+        mark = ""
         while self.view.log:
             self._choice.clear()
             replica = chosen(self._newest, self.view, Pane.REPLICAS)
             name = replica.raw("name") if replica else ""
             if name != self._tail_of:
-                self._tail, self._tail_of, offset = Tail(), name, None
+                self._tail, self._tail_of, mark = Tail(), name, ""
             if name:
-                offset = await self._read_log(name, offset)
-            try:
+                mark = await self._read_log(name, mark)
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._choice.wait(), _LOG_SECONDS)
-            except TimeoutError:
-                continue
         self._tail, self._tail_of = Tail(), ""
 
-    async def _read_log(self, name: str, offset: int | None) -> int | None:
-        """Where the log ends now; None where that is unknown, so that the next time it is read anew."""
+    async def _read_log(self, name: str, mark: str) -> str:
+        """Where the log ends now; empty where that is unknown, so that the next time it is read anew."""
         try:
-            found = await self._admin.log(name, offset)
-            if offset is not None and found.offset < offset:  # a new engine began a new file
-                self._tail = Tail()
-                found = await self._admin.log(name)
+            found = await self._admin.log(name, mark)
         except VlfleetError as error:
             self._tail = Tail()
             self._tail.add(f"{error}\n")
             self.draw()
-            return None
-        if name == self._tail_of and found.text:
-            more = self._tail.add(found.text)
-            if self.view.back:  # what the person reads stays where it is
-                self.view = replace(self.view, back=self.view.back + more)
+            return ""
+        if not mark:
+            self._tail = Tail()
+        more = self._tail.add(self._look.signs.ellipsis + "\n") if found.gap else 0
+        more += self._tail.add(found.text)
+        if self.view.back:  # what the person reads stays where it is
+            self.view = replace(self.view, back=self.view.back + more)
+        if found.text:
             self.draw()
-        return found.offset
+        return found.mark
 
     async def _carry_out(self, order: Order) -> None:
         about = f"{order.act} {order.subject}"
-        self._tell(about, f"{self._look.say(order.act)} {Facts({'': order.subject}).text('')} ...", Tone.WARN)
+        self._tell(about, f"{self._look.say(order.act)} {order.subject} ...", Tone.WARN)
         try:
             async for event in self._admin.order(order):
                 text, tone = orders.told(order, event, self._look)
@@ -228,5 +227,5 @@ class Top(App[None]):
     def _tell(self, about: str, text: str, tone: Tone, ends: bool = False) -> None:
         until = time.monotonic() + _NOTICE_SECONDS if ends else float("inf")
         self._notices.pop(about, None)
-        self._notices[about] = Notice(about, Facts({"": text}).text(""), tone, until)
+        self._notices[about] = Notice(about, clean(text), tone, until)
         self.draw()

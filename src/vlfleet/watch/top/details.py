@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from vlfleet.watch.top.alert import advice_of, severity_of, text_of
 from vlfleet.watch.top.facts import Facts
-from vlfleet.watch.top.figures import gib, number, ratio, seconds, share
+from vlfleet.watch.top.figures import gib, number, pair, ratio, seconds, share
 from vlfleet.watch.top.heading import clock
 from vlfleet.watch.top.look import Look
 from vlfleet.watch.top.machine import number_of, temperature, trouble
@@ -72,7 +72,7 @@ def _exact(value: float | None) -> str:
 
 def _replica(replica: Facts, look: Look) -> list[Told]:
     say = look.say
-    times = [seconds(replica.number(f"first_token_{each}_seconds")) for each in ("p50", "p95")]
+    times = pair(*(replica.number(f"first_token_p{each}_seconds") for each in (50, 95)))
     phases = [f"{name} {seconds(replica.part('phases').number(name))}" for name, _ in replica.pairs("phases")]
     decided = [f"{name} {value}" for name, value in replica.pairs("decisions")]
     return [
@@ -82,7 +82,7 @@ def _replica(replica: Facts, look: Look) -> list[Told]:
         (say("given up"), replica.text("adjusted")),
         (say("requests"), _running(replica, look)),
         (say("visual tokens in flight"), number(replica.number("visual_tokens_in_flight"))),
-        (say("TTFT p50/p95"), "/".join(times) if set(times) != {"-"} else ""),
+        (say("TTFT p50/p95"), times),
         (say("KV cache in use"), share(replica.number("kv_usage"))),
         (say("preemptions"), number(replica.number("preemptions"))),
         (say("images already held"), share(replica.number("mm_hit_share"))),

@@ -11,10 +11,11 @@ from vlfleet.watch.top.line import clean
 class Facts:
     """An object of the glance."""
 
-    __slots__ = ("_facts",)
+    __slots__ = ("_facts", "_parts")
 
     def __init__(self, facts: object = None) -> None:
         self._facts: dict[str, Any] = facts if isinstance(facts, dict) else {}
+        self._parts: dict[str, list[Facts]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._facts)
@@ -46,8 +47,12 @@ class Facts:
         return Facts(self._facts.get(key))
 
     def parts(self, key: str) -> list[Facts]:
-        value = self._facts.get(key)
-        return [Facts(each) for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+        if key not in self._parts:
+            value = self._facts.get(key)
+            self._parts[key] = (
+                [Facts(each) for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+            )
+        return self._parts[key]
 
     def texts(self, key: str) -> list[str]:
         value = self._facts.get(key)

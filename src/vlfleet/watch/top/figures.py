@@ -9,16 +9,17 @@ _GIB = 1 << 30
 
 
 def number(value: float | None) -> str:
-    """0, 3.2, 120, 2.1k, 466k, 1.3M."""
+    """0, <0.1, 3.2, 120, 2.1k, 466k, 1.3M."""
     if value is None:
         return UNKNOWN
-    if abs(value) < 9.95:
-        return f"{value:.1f}".removesuffix(".0").replace("-0", "0") if value != int(value) else f"{value:.0f}"
+    if 0 < value < 0.05:
+        return "<0.1"
+    unit = ""
     for unit in ("", "k", "M", "G", "T"):
         if abs(value) < 999.5 or unit == "T":
             break
         value /= 1000
-    return f"{value:.1f}{unit}".replace(".0", "") if unit and abs(value) < 9.95 else f"{value:.0f}{unit}"
+    return f"{value:.{1 if abs(value) < 9.95 else 0}f}".removesuffix(".0") + unit
 
 
 def seconds(value: float | None) -> str:
@@ -36,6 +37,11 @@ def seconds(value: float | None) -> str:
         if value < below:
             return f"{value / divisor:.{digits}f}{unit}"
     return f"{value / 86_400:.1f}d"
+
+
+def pair(first: float | None, second: float | None) -> str:
+    """Two durations: 210ms/900ms."""
+    return UNKNOWN if first is None and second is None else f"{seconds(first)}/{seconds(second)}"
 
 
 def age(value: float | None) -> str:

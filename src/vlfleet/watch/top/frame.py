@@ -19,8 +19,10 @@ from vlfleet.watch.top.view import Pane
 
 SIDE_BY_SIDE = 120
 """Cells from which two panes stand beside each other."""
-_CURVES = 30
-"""Lines from which there is room for curves."""
+_LARGE = 30
+"""Lines from which there is room for curves, and for a log below all panes."""
+_BESIDE_ROWS = 14
+"""Lines of the heading, the titles, an advice, some requests and the keys."""
 _LEFT = 0.6
 _NOTICES = 3
 _USUAL = 18
@@ -39,7 +41,7 @@ class Place(NamedTuple):
 
 def frame(scene: Scene, width: int, height: int) -> list[Line]:
     """The screen."""
-    top = heading(scene, width, curves=height >= _CURVES)
+    top = heading(scene, width, curves=_room_for_curves(scene, height))
     ellipsis = scene.look.signs.ellipsis
     notices = [line(fit(each.text, width, ellipsis=ellipsis), each.tone) for each in scene.notices[-_NOTICES:]]
     bottom = [*notices, footer(scene, width)]
@@ -50,6 +52,12 @@ def frame(scene: Scene, width: int, height: int) -> list[Line]:
     shown = (shown + [blank] * height)[: max(0, height - len(bottom))]
     shown = (shown + [pad(each, width) for each in bottom])[-height:]
     return over(scene, shown, width)
+
+
+def _room_for_curves(scene: Scene, height: int) -> bool:
+    """On a large screen, and where replicas, GPUs and alerts leave enough of a small one."""
+    told = sum(len(rows(scene.glance, pane)) for pane in (Pane.REPLICAS, Pane.GPUS, Pane.ALERTS))
+    return height >= _LARGE or (not scene.view.log and told + _BESIDE_ROWS <= height)
 
 
 def share_out(room: int, places: Sequence[Place], first: Pane) -> list[int]:
@@ -80,11 +88,14 @@ def share_out(room: int, places: Sequence[Place], first: Pane) -> list[int]:
 def _body(scene: Scene, width: int, room: int) -> list[Line]:
     below = _log_place(scene, room)
     room -= below.wanted if below else 0
-    places = (_beside if width >= SIDE_BY_SIDE else _below)(scene, width, room)
-    if below and room < _CURVES:  # the log takes the place of what matters least while one reads it
+    beside = width >= SIDE_BY_SIDE and rows(scene.glance, Pane.GPUS)
+    places = (_beside if beside else _below)(scene, width, room)
+    if below and room < _LARGE:  # the log takes the place of what matters least while one reads it
         places = [each for each in places if each.pane in (Pane.REPLICAS, scene.view.pane)]
     body = _stack(scene, places, width, room)
-    return [*body, *(below.draw(scene, width, below.wanted) if below else [])]
+    if below is None:
+        return body
+    return [*body, *[EMPTY] * (room - len(body)), *below.draw(scene, width, below.wanted)]
 
 
 def _stack(scene: Scene, places: Sequence[Place], width: int, room: int) -> list[Line]:

@@ -8,14 +8,14 @@ from typing import NamedTuple
 from rich.cells import cell_len
 
 from vlfleet.watch.top.facts import Facts
-from vlfleet.watch.top.figures import age, number, seconds, size
+from vlfleet.watch.top.figures import age, number, pair, seconds, size
 from vlfleet.watch.top.line import Line, Span, Tone, fit, flow, join, line, pad
 from vlfleet.watch.top.look import Look
 from vlfleet.watch.top.scene import Linked, Scene
 from vlfleet.watch.top.well import ready_of, verdict
 
 _CURVE = 14
-"""Cells below which a curve of two minutes says nothing."""
+"""Cells of the shortest curve: a step is 9 s then."""
 
 
 class Figure(NamedTuple):
@@ -46,7 +46,7 @@ def heading(scene: Scene, width: int, curves: bool) -> list[Line]:
 def figures(glance: Facts, look: Look) -> list[Figure]:
     """The most important first: a narrow screen shows the first ones."""
     say, rates, queue = look.say, glance.part("rates"), glance.part("queue")
-    first = "/".join(seconds(rates.number(f"first_token_p{each}_seconds")) for each in (50, 95))
+    first = pair(*(rates.number(f"first_token_p{each}_seconds") for each in (50, 95)))
     failed, sent = rates.number("failed_per_second"), rates.number("bytes_not_sent_per_second")
     found = [
         Figure(say("req/s"), number(rates.number("requests_per_second")), "requests_per_second"),
@@ -111,13 +111,18 @@ def _sentence(scene: Scene) -> Line:
 
 
 def _grid(scene: Scene, told: list[Figure], width: int) -> list[Line]:
-    """Figures side by side, each above its curve of the last two minutes."""
-    count = max(1, min(len(told), width // (_CURVE + 8)))
-    cells = width // count - 2
+    """As many figures as fit, each above its curve of the last two minutes."""
+    cells: list[int] = []
+    for figure in told:
+        need = max(_CURVE, cell_len(figure.line.text))
+        if sum(cells) + 2 * len(cells) + need > width:
+            break
+        cells.append(need)
+    more = (width - sum(cells) - 2 * max(0, len(cells) - 1)) // max(1, len(cells))
     above: list[Line] = []
     below: list[Line] = []
-    for figure in told[:count]:
-        above.append(pad(figure.line, cells))
-        drawn = scene.look.signs.curve(scene.past.curve(figure.curve, cells)) if figure.curve else ""
-        below.append(pad(line(drawn, Tone.GOOD), cells))
+    for figure, need in zip(told, cells, strict=False):
+        above.append(pad(figure.line, need + more))
+        drawn = scene.look.signs.curve(scene.past.curve(figure.curve, need + more)) if figure.curve else ""
+        below.append(pad(line(drawn, Tone.GOOD), need + more))
     return [join(above, "  "), join(below, "  ")]

@@ -45,7 +45,10 @@ class Log:
     """A part of a replica's log."""
 
     text: str
-    offset: int
+    mark: str
+    """What to ask for next time to get what came since."""
+    gap: bool
+    """Whether something between the last part and this one is lost."""
 
 
 class Admin:
@@ -114,15 +117,15 @@ class Admin:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise VlfleetError(_why(error)) from None
 
-    async def log(self, replica: str, after: int | None = None) -> Log:
-        """The last lines of a replica's log, or what came after an offset.
+    async def log(self, replica: str, mark: str = "") -> Log:
+        """What came to a replica's log since `mark`; its last lines without one.
 
         Raises:
-            VlfleetError: the fleet cannot be reached, or knows no such replica.
+            VlfleetError: the fleet cannot be reached, or knows no such replica or mark.
         """
-        asked = {"replica": replica} | ({"lines": str(_LOG_LINES)} if after is None else {"after": str(after)})
+        asked = {"replica": replica, **({"after": mark} if mark else {"lines": str(_LOG_LINES)})}
         found = Facts(_json(await self._read("GET", "/logs", params=asked)))
-        return Log(found.raw("text"), found.count("offset"))
+        return Log(found.raw("text"), found.raw("offset"), gap=bool(mark) and found.true("truncated"))
 
     async def _read(self, method: str, path: str, **more: Any) -> bytes:
         timeout = aiohttp.ClientTimeout(total=2 * _PATIENCE_SECONDS)

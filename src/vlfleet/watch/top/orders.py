@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from vlfleet.watch.top.facts import Facts
 from vlfleet.watch.top.figures import seconds
 from vlfleet.watch.top.line import Tone
@@ -14,65 +16,78 @@ DRAIN_SECONDS = 600.0
 SILENCE_SECONDS = 3600.0
 
 
-def subject(glance: Facts, view: View) -> tuple[str, list[Facts]]:
-    """What r, d and c act on, and its replicas: the chosen GPU in the pane of GPUs, else the chosen replica."""
+class Subject(NamedTuple):
+    """What r, d and c act on."""
+
+    name: str
+    """As it is sent."""
+    replicas: list[Facts]
+
+    @property
+    def shown(self) -> str:
+        names = " ".join(each.text("name") for each in self.replicas)
+        return names if self.name == self.replicas[0].raw("name") else f"{self.name} ({names})"
+
+
+def subject(glance: Facts, view: View) -> Subject | None:
+    """The chosen GPU in the pane of GPUs, else the chosen replica; None where there is no replica."""
     if view.pane is Pane.GPUS and (gpu := chosen(glance, view, Pane.GPUS)):
         names = replicas_on(glance, gpu)
-        return f"gpu{gpu.text('index')}", [each for each in glance.parts("replicas") if each.text("name") in names]
+        on = [each for each in glance.parts("replicas") if each.text("name") in names]
+        return Subject(f"gpu{gpu.text('index')}", on) if on else None
     replica = chosen(glance, view, Pane.REPLICAS)
-    return (replica.raw("name"), [replica]) if replica else ("", [])
+    return Subject(replica.raw("name"), [replica]) if replica else None
 
 
 def restart(glance: Facts, view: View, look: Look) -> tuple[Order, list[str]] | None:
     """Of one replica: a GPU with several is no subject of a restart."""
-    _, replicas = subject(glance, view)
-    if len(replicas) != 1:
+    found = subject(glance, view)
+    if found is None or len(found.replicas) != 1:
         return None
-    replica, say = replicas[0], look.say
-    name, ready = replica.raw("name"), replica.text("phase") == "ready"
-    others = _others(glance, replicas)
-    body = {"replica": name, "drain_timeout_seconds": DRAIN_SECONDS, "force": ready and not others}
-    told = [say("Restart {name}?", name=replica.text("name")), ""]
-    if not ready:
-        told.append(say("It is {phase}: a new engine starts at once.", phase=say(replica.text("phase"))))
-    else:
-        told.append(_finishes(replica, look, cuts=True))
-        told.append(say("Then a new engine starts; the last start took {took}.", took=_took(replica)))
+    replica, say, others = found.replicas[0], look.say, _others(glance, found)
+    name, shown, ready = replica.raw("name"), replica.text("name"), replica.text("phase") == "ready"
+    told = [say("Restart {name}?", name=shown), ""]
+    if ready:
+        took = seconds(replica.number("start_seconds"))
+        told += [
+            _finishes(replica, look, cuts=True),
+            say("Then a new engine starts; the last start took {took}.", took=took),
+        ]
         told.append(_meanwhile(others, look))
-    return Order("restart", name, body), told
+    else:
+        told.append(say("It is {phase}: a new engine starts at once.", phase=say(replica.text("phase"))))
+    body = {"replica": name, "drain_timeout_seconds": DRAIN_SECONDS, "force": ready and not others}
+    return Order("restart", shown, body), told
 
 
 def drain(glance: Facts, view: View, look: Look) -> tuple[Order, list[str]] | None:
-    name, replicas = subject(glance, view)
-    if not replicas:
+    """Of a replica, or of all on a GPU."""
+    found = subject(glance, view)
+    if found is None:
         return None
-    say, others = look.say, _others(glance, replicas)
-    told = [
-        say("Drain {name}?", name=_named(name, replicas)),
-        "",
-        *(_finishes(each, look, cuts=False) for each in replicas),
-    ]
+    say, others = look.say, _others(glance, found)
+    told = [say("Drain {name}?", name=found.shown), ""]
+    told += [_finishes(each, look, cuts=False) for each in found.replicas]
     told += [say("It stays out, with its engine running, until you uncordon it (c)."), _meanwhile(others, look)]
-    body = {"replica": name, "timeout_seconds": DRAIN_SECONDS, "force": not others}
-    return Order("drain", name, body), told
+    body = {"replica": found.name, "timeout_seconds": DRAIN_SECONDS, "force": not others}
+    return Order("drain", found.shown, body), told
 
 
 def cordon(glance: Facts, view: View, look: Look) -> tuple[Order, list[str]] | None:
     """Takes it out, or puts it back where all of it is out."""
-    name, replicas = subject(glance, view)
-    if not replicas:
+    found = subject(glance, view)
+    if found is None:
         return None
-    say, shown = look.say, _named(name, replicas)
-    if all(each.true("cordoned") for each in replicas):
+    say, shown, others = look.say, found.shown, _others(glance, found)
+    if all(each.true("cordoned") for each in found.replicas):
         told = [say("Uncordon {name}?", name=shown), "", say("It gets requests again as soon as it is ready.")]
-        return Order("uncordon", name, {"replica": name}), told
-    flying = sum(each.count("in_flight") for each in replicas)
+        return Order("uncordon", shown, {"replica": found.name}), told
+    flying = sum(each.count("in_flight") for each in found.replicas)
     told = [say("Cordon {name}?", name=shown), "", say("It gets no new requests.")]
     if flying:
         told.append(say.counted(flying, "The request in flight goes on.", "The {n} requests in flight go on."))
-    others = _others(glance, replicas)
     told += [say("Its engine keeps running until you uncordon it (c)."), _meanwhile(others, look)]
-    return Order("cordon", name, {"replica": name, "force": not others}), told
+    return Order("cordon", shown, {"replica": found.name, "force": not others}), told
 
 
 def acknowledge(glance: Facts, view: View, by: str) -> Order | None:
@@ -136,9 +151,9 @@ def done(order: Order, look: Look) -> str:
     return ""
 
 
-def _others(glance: Facts, replicas: list[Facts]) -> int:
+def _others(glance: Facts, found: Subject) -> int:
     """How many others take requests."""
-    names = {each.raw("name") for each in replicas}
+    names = {each.raw("name") for each in found.replicas}
     return sum(
         each.text("phase") == "ready" and not each.true("cordoned") and each.raw("name") not in names
         for each in glance.parts("replicas")
@@ -169,12 +184,3 @@ def _finishes(replica: Facts, look: Look, cuts: bool) -> str:
         n=flying,
         limit=limit,
     )
-
-
-def _took(replica: Facts) -> str:
-    return seconds(replica.number("start_seconds"))
-
-
-def _named(name: str, replicas: list[Facts]) -> str:
-    names = " ".join(each.text("name") for each in replicas)
-    return name if name == names else f"{name} ({names})"

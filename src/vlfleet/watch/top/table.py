@@ -67,8 +67,8 @@ class Table(Generic[T]):
         return Line((Span(sign + text, Tone.HERE if here else Tone.HEAD),))
 
     def row(self, facts: T, chosen: bool, here: bool) -> Line:
-        """One row. The chosen one of the pane in use has the sign and stands out, that of another pane only the sign's
-        dot."""
+        """One row. The chosen one of the pane in use has the sign and stands out, that of another pane a
+        smaller sign."""
         sign = (self.look.signs.chosen if here else self.look.signs.marked) if chosen else " "
         stands_out = chosen and here
         spans = [Span(sign, Tone.CHOSEN if stands_out else Tone.STRONG)]

@@ -25,8 +25,9 @@ class Order:
     act: str
     """restart, drain, cordon, uncordon, acknowledge or silence."""
     subject: str
-    """A replica, a GPU (gpu3), or what an alert is about."""
+    """As it is shown: a replica, a GPU (gpu3) with its replicas, an alert."""
     body: Mapping[str, Any]
+    """As it is sent."""
 
 
 class Box(enum.StrEnum):

@@ -11,6 +11,9 @@ from vlfleet.watch.top.figures import number
 from vlfleet.watch.top.line import Tone
 from vlfleet.watch.top.look import Look
 
+_NAMED = 2
+"""Replicas that are named; more are counted."""
+
 
 class Verdict(NamedTuple):
     """What to tell a person."""
@@ -48,12 +51,9 @@ def verdict(glance: Facts, look: Look) -> Verdict:
 
 def _nobody(replicas: list[Facts], look: Look) -> Verdict:
     """A fleet that starts is not ill, but it does not serve either."""
-    phases = _phases(replicas, look)
-    if replicas and all(each.text("phase") == "starting" for each in replicas):
-        detail = look.say(replicas[0].text("detail"))
-        doing = f" ({replicas[0].text('name')}: {detail})" if detail else ""
-        return Verdict(Tone.WARN, look.say("Starting: no replica is ready yet") + phases + doing, well=False)
-    return Verdict(Tone.BAD, look.say("Not well: no replica is ready") + phases, well=False)
+    starts = replicas and all(each.text("phase") == "starting" for each in replicas)
+    text = look.say("Starting: no replica is ready yet") if starts else look.say("Not well: no replica is ready")
+    return Verdict(Tone.WARN if starts else Tone.BAD, text + _phases(replicas, look), well=False)
 
 
 def _all_ready(ready: int, look: Look) -> str:
@@ -84,7 +84,16 @@ def _more(others: int, look: Look) -> str:
 
 
 def _phases(replicas: list[Facts], look: Look) -> str:
-    """What those do that are not ready."""
-    counted = Counter(each.text("phase") for each in replicas if each.text("phase") != "ready")
+    """What those do that are not ready: by name and with the reason where there are one or two."""
+    out = [each for each in replicas if each.text("phase") != "ready"]
+    if 0 < len(out) <= _NAMED:
+        return ": " + look.say("; ").join(_one(each, look) for each in out)
+    counted = Counter(each.text("phase") for each in out)
     parts = [f"{number(count)} {look.say(phase or 'unknown')}" for phase, count in counted.most_common(3)]
     return f": {', '.join(parts)}" if parts else ""
+
+
+def _one(replica: Facts, look: Look) -> str:
+    phase = replica.text("phase")
+    why = replica.text("detail") or (replica.text("error") if phase != "starting" else "")
+    return f"{replica.text('name')} {look.say(phase or 'unknown')}" + (f" ({why})" if why else "")
