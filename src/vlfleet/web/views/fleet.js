@@ -29,9 +29,9 @@ export function mount(root, app) {
     figures: figuresPart(context), replicas: replicasPart(context), gpus: gpusPart(context), requests: requestsPart(context),
     alerts: alertsPart(context), costs: costsPart(context), host: hostPart(context), charts: chartsPart(context),
   };
-  const main = h("div", { class: "main" }, parts.replicas.node, parts.gpus.node, parts.requests.node);
-  const side = h("div", { class: "side" }, parts.alerts.node, parts.costs.node, parts.host.node);
-  const body = h("div", { class: "fleet-body", hidden: true }, parts.figures.node, h("div", { class: "columns" }, main, side), parts.charts.node);
+  const main = h("div", { class: "fleet-main" }, parts.replicas.node, parts.gpus.node, parts.requests.node, parts.charts.node);
+  const side = h("div", { class: "fleet-side" }, parts.alerts.node, parts.costs.node, parts.host.node);
+  const body = h("div", { class: "fleet-body", hidden: true }, parts.figures.node, h("div", { class: "columns" }, main, side));
   const page = h("div", { class: "page fleet" }, h("h1", { class: "said" }, t("tab.fleet")), banner.node, body);
   root.append(page);
 

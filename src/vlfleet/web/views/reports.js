@@ -17,7 +17,7 @@ export function mount(root, app) {
   const form = h("form", { class: "custom", onsubmit: (event) => (event.preventDefault(), own.value.trim() && choose(own.value.trim().replaceAll(" ", ""))) }, own, h("button", { type: "submit" }, t("reports.show")));
   const files = Object.keys(FORMATS).map((format) => h("button", { type: "button", class: "quiet", onclick: (event) => download(format, event.currentTarget) }, t(`reports.as.${format}`)));
   const body = h("div", { class: "report", "aria-live": "off" });
-  const tools = h("div", { class: "tools" }, h("div", { class: "segments", role: "group", "aria-label": t("reports.since") }, choices), form,
+  const tools = h("div", { class: "report-tools" }, h("div", { class: "segments", role: "group", "aria-label": t("reports.since") }, choices), form,
     h("div", { class: "files", role: "group", "aria-label": t("reports.download") }, h("span", { class: "soft small" }, t("reports.download")), files));
   root.append(h("div", { class: "page reports" }, h("h1", { class: "said" }, t("tab.reports")), tools, body));
 

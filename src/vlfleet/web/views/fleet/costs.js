@@ -24,7 +24,7 @@ export function costsPart({ t }) {
   });
   return {
     node: h("section", { class: "card", "aria-labelledby": "h-costs" },
-      h("header", {}, h("h2", { id: "h-costs" }, t("fleet.costs"))), h("dl", { class: "facts" }, rows.map((each) => each.node))),
+      h("header", {}, h("h2", { id: "h-costs" }, t("fleet.costs"))), h("dl", { class: "fact-list" }, rows.map((each) => each.node))),
     update(glance) {
       for (const { node, figure, value } of rows) {
         const told = value(glance);
@@ -47,7 +47,7 @@ export function hostPart({ t }) {
   const line = (key, part) => h("div", {}, h("dt", {}, t(`fleet.host.${key}`)), h("dd", {}, part.node));
   return {
     node: h("section", { class: "card", "aria-labelledby": "h-host" }, h("header", {}, h("h2", { id: "h-host" }, t("fleet.host"))),
-      h("dl", { class: "facts bars" }, line("cpu", cpu), line("memory", memory), line("disk", disk), h("div", {}, h("dt", {}, t("fleet.host.traffic")), traffic))),
+      h("dl", { class: "fact-list bars" }, line("cpu", cpu), line("memory", memory), line("disk", disk), h("div", {}, h("dt", {}, t("fleet.host.traffic")), traffic))),
     update({ host }) {
       cpu.show(host.cpu);
       memory.show(share(host.used_bytes, host.memory_bytes), `${bytes(host.used_bytes)} / ${bytes(host.memory_bytes)}`);

@@ -21,7 +21,7 @@ export function drawer({ t, app, name, actions, close }) {
   const buttons = Object.fromEntries(ORDERS.map((kind) => [kind, h("button", { type: "button", class: kind === "restart" && "danger",
     onclick: () => actions.order(kind, replica, glance) }, t(`order.${kind}`))]));
   const progress = h("ol", { class: "progress", role: "log", "aria-label": t("drawer.progress") });
-  const facts = h("dl", { class: "facts" });
+  const facts = h("dl", { class: "fact-list" });
   const starts = h("table", { class: "table", "aria-label": t("drawer.start") });
   const decisions = h("table", { class: "table", "aria-label": t("drawer.decisions") });
   const about = h("div", { class: "about", role: "tabpanel", "aria-label": t("drawer.facts"), tabindex: 0 }, facts, h("h3", {}, t("drawer.start")), starts, h("h3", {}, t("drawer.decisions")), decisions);

@@ -57,7 +57,7 @@ function tile({ t, history, isDue, isIdle }) {
   const name = h("h3");
   const holder = h("span", { class: "holder" });
   const busy = h("span", { class: "busy" });
-  const idle = h("span", { class: "chip", hidden: true }, t("fleet.idle"));
+  const idle = h("span", { class: "idle-chip", hidden: true }, t("fleet.idle"));
   const line = spark();
   const memory = bar(MEMORY);
   const [warmth, pace] = [h("p", { class: "small" }), h("p", { class: "small" })];

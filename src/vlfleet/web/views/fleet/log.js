@@ -27,7 +27,7 @@ export function logPart({ t, app, name }) {
   let following = true;
   let timer = 0;
   const stopped = new AbortController();
-  const box = h("div", { class: "log", role: "log", "aria-live": "off", "aria-label": t("log.of", { name }), tabindex: 0 });
+  const box = h("div", { class: "engine-log", role: "log", "aria-live": "off", "aria-label": t("log.of", { name }), tabindex: 0 });
   const find = h("input", { type: "search", placeholder: t("log.filter"), "aria-label": t("log.filter"), oninput: () => rebuild() });
   const state = h("span", { class: "soft small", role: "status" });
   const pause = h("button", { type: "button", onclick: () => follow(!following) });

@@ -31,7 +31,7 @@ export function replicasPart({ t, history, open }) {
   const body = h("tbody");
   const find = h("input", { type: "search", placeholder: t("fleet.find"), "aria-label": t("fleet.find"), oninput: () => show() });
   const trouble = h("input", { type: "checkbox", onchange: () => show() });
-  const tools = h("div", { class: "tools", hidden: true }, find, h("label", {}, trouble, t("fleet.trouble_only")));
+  const tools = h("div", { class: "fleet-tools", hidden: true }, find, h("label", {}, trouble, t("fleet.trouble_only")));
   const pages = pager(PAGE, t, () => show());
   const none = h("p", { class: "empty", hidden: true }, t("fleet.none_found"));
   const head = COLUMNS.map((each) => h("th", { scope: "col", class: `c-${each}`, role: "columnheader" }, t(`fleet.column.${each}`)));

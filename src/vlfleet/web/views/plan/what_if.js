@@ -16,7 +16,7 @@ export function whatIfPart(app, told) {
   const { t } = app;
   const now = told.plan?.fleets?.[0]?.chosen ?? null;
   const ends = [];
-  const answer = h("div", { class: "answer", "aria-live": "polite" });
+  const answer = h("div", { class: "what-if-answer", "aria-live": "polite" });
   const field = (name, input, hint) => h("label", { class: "field" }, t(`plan.ask.${name}`), input, hint && h("span", { class: "hint" }, hint));
   const choice = (names, key) => h("select", {}, names.map((each) => h("option", { value: each }, t(`plan.${key}.${each}`))));
   const inputs = {

@@ -1,6 +1,6 @@
 """An admin port without a fleet behind it: the page's own files, and whatever glances, plans and reports a test wants.
 
-What the page orders is kept in `orders`. `python -m tests.web.admin_double sick` serves a scenario to look at.
+What the page orders is kept in `orders`. `python -m tests.web.views.admin_double sick` serves a scenario to look at.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.web import glances
-from tests.web.answers import answers
+from tests.web.views import glances
+from tests.web.views.answers import answers
 
-WEB = Path(__file__).resolve().parents[2] / "src/vlfleet/web"
+WEB = Path(__file__).resolve().parents[3] / "src/vlfleet/web"
 TOKEN = "t" * 43
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -37,20 +37,24 @@ class AdminDouble:
         self.orders: list[tuple[str, dict[str, Any]]] = []
         self.sent_bytes = 0
         """Of static files, as they travel."""
-        self.log_lines = [f"(EngineCore pid=41000) INFO 11-21 16:42:{n:02d} [loggers.py:257] Engine 000" for n in range(40)]
+        self.log_lines = [
+            f"(EngineCore pid=41000) INFO 11-21 16:42:{n:02d} [loggers.py:257] Engine 000" for n in range(40)
+        ]
         self.refuse = ""
         """With a reason: orders fail."""
         self.url = ""
         self._runner: web.AppRunner | None = None
+        self._listeners: set[asyncio.Task[Any]] = set()
 
     async def start(self, port: int = 0) -> str:
-        """Serves on loopback; returns the page's address, with the token."""
+        """Serves on loopback; returns the address of the fleet view."""
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/", self._file)
         app.router.add_get("/web/{path:.+}", self._file)
         app.router.add_get("/side.json", self._side)
         app.router.add_get("/live", self._live)
         app.router.add_get("/logs", self._logs)
+        app.router.add_get("/fleet", self._fleet)
         app.router.add_post("/{path:restart|drain|cordon|uncordon|alerts/acknowledge|alerts/silence}", self._order)
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -59,11 +63,18 @@ class AdminDouble:
         await site.start()
         assert site._server and isinstance(site._server, asyncio.Server)
         self.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
-        return f"{self.url}/#token={TOKEN}"
+        return self.page("fleet")
+
+    def page(self, view: str) -> str:
+        """The address of a view, with the token."""
+        return f"{self.url}/#token={TOKEN}&/{view}"
 
     async def stop(self) -> None:
+        for task in tuple(self._listeners):
+            task.cancel()
         if self._runner:
             await self._runner.cleanup()
+        self._runner = None
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -88,21 +99,32 @@ class AdminDouble:
         side = {"admin": True, "version": "0.1.0", "fleet": fleet["name"], "keyed": False}
         return web.json_response(side | {"served_model_name": fleet["served_model_name"]})
 
+    async def _fleet(self, request: web.Request) -> web.Response:
+        glance = self.look(time.time())
+        return web.json_response({**glance["fleet"], "fleet": glance["fleet"]["name"], "replicas": glance["replicas"]})
+
     async def _live(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        task = asyncio.current_task()
+        assert task
+        self._listeners.add(task)
         try:
             while True:
                 await response.write(b"data: " + json.dumps(self.look(time.time())).encode() + b"\n\n")
                 await asyncio.sleep(self.tick_seconds)
         except ConnectionError:
             return response
+        finally:
+            self._listeners.discard(task)
 
     async def _logs(self, request: web.Request) -> web.Response:
         text = "".join(f"{line}\n" for line in self.log_lines)
         if after := request.query.get("after"):
             self.log_lines.append(f"(APIServer pid=41001) INFO: request {len(self.log_lines)} 200 OK")
-            return web.json_response({"replica": "r0", "text": text[int(after) :], "offset": len(text), "truncated": False})
+            return web.json_response(
+                {"replica": "r0", "text": text[int(after) :], "offset": len(text), "truncated": False}
+            )
         return web.json_response({"replica": "r0", "text": text, "offset": len(text), "truncated": True})
 
     async def _order(self, request: web.Request) -> web.StreamResponse:
@@ -118,11 +140,15 @@ class AdminDouble:
         await response.prepare(request)
         name = body["replica"]
         steps = [{"event": "draining", "replica": name, "in_flight": left} for left in (3, 1)]
-        end = [{"event": "drained", "replica": name}] if path == "/drain" else [
-            {"event": "stopping", "replica": name, "cut": 0},
-            {"event": "starting", "replica": name, "detail": "load"},
-            {"event": "ready", "replica": name, "seconds": 44.0},
-        ]
+        end = (
+            [{"event": "drained", "replica": name}]
+            if path == "/drain"
+            else [
+                {"event": "stopping", "replica": name, "cut": 0},
+                {"event": "starting", "replica": name, "detail": "load"},
+                {"event": "ready", "replica": name, "seconds": 44.0},
+            ]
+        )
         for event in [*steps, *end, {"event": "done"}]:
             await response.write(json.dumps(event).encode() + b"\n")
             await asyncio.sleep(self.tick_seconds / 4)

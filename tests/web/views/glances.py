@@ -146,7 +146,7 @@ def hostile(at: float) -> Glance:
     return glance
 
 
-HOSTILE = "</script><img src=x onerror=\"window.ran=1\"><svg onload=window.ran=1>'\"&{{7*7}}javascript:window.ran=1"
+HOSTILE = '</script><img src=x onerror="window.ran=1"><svg onload=window.ran=1>\'"&{{7*7}}javascript:window.ran=1'
 _MEASURED = (
     *("running", "waiting", "kv_usage", "preemptions", "requests_per_second", "images_per_second"),
     *("visual_tokens_per_second", "generation_tokens_per_second", "first_token_p50_seconds"),

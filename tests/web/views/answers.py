@@ -69,7 +69,9 @@ def report(hours: float = 2.0) -> dict[str, Any]:
     since = until - hours * 3600
 
     def curve(base: float, swing: float, shift: float = 0.0) -> list[float | None]:
-        values: list[float | None] = [base + swing * math.sin(at / 19 + shift) + swing / 4 * math.sin(at / 3) for at in range(BINS)]
+        values: list[float | None] = [
+            base + swing * math.sin(at / 19 + shift) + swing / 4 * math.sin(at / 3) for at in range(BINS)
+        ]
         values[90:96] = [None] * 6
         return values
 
@@ -126,7 +128,13 @@ def report(hours: float = 2.0) -> dict[str, Any]:
             }
         ],
         "plan": [
-            {"name": "requests per second", "unit": "a second", "planned": 39.2, "real": 29.8, "says": "less was asked"},
+            {
+                "name": "requests per second",
+                "unit": "a second",
+                "planned": 39.2,
+                "real": 29.8,
+                "says": "less was asked",
+            },
             {"name": "first token p95", "unit": "s", "planned": 0.9, "real": 0.88, "says": "as planned"},
         ],
         "replicas": {
