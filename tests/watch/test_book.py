@@ -6,10 +6,13 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import pytest
 from aiohttp import web
 
 from tests.watch.rig import WELL
+from vlfleet.watch import kept
 from vlfleet.watch.alert import Alert, Book, Change, Rule, Severity, Silence, step
 from vlfleet.watch.sinks import QUEUE, LogSink, WebhookSink, facts
 from vlfleet.watch.window import LONG_SECONDS, RECENT_SECONDS, STEP_SECONDS, Trail, Window
@@ -158,3 +161,41 @@ async def test_a_webhook_that_is_no_url_or_has_no_server() -> None:
         sink.tell(CHANGE)
         await sink.close()
         assert sink.dropped == 1
+
+
+def test_what_was_said_outlives_the_supervisor(tmp_path: Path) -> None:
+    rules = [rule({"r1": 1, "r2": 1})]
+    book, _ = step(Book(), rules, window(10))
+    book = book.acknowledge("odd", "r1", "jo").silence(Silence("gpu_*")).silence(Silence("a", until=15))
+    book = book.silence(Silence("b", "r2", until=500))
+    kept.save(tmp_path, kept.pack(book))
+    assert (tmp_path / kept.FILE).stat().st_mode & 0o077 == 0
+
+    again = kept.load(tmp_path, 20)
+    assert again.silences == (Silence("gpu_*"), Silence("b", "r2", until=500)), "one is over"
+    assert kept.pack(again) != kept.pack(Book())
+    again, changes = step(again, rules, window(30))
+    assert {(c.alert.subject, c.silent, c.alert.acknowledged_by) for c in changes} == {
+        ("r1", True, "jo"),
+        ("r2", False, ""),
+    }
+    assert again.known == {}, "it is in the alert now, and ends with it"
+    for at in (40, 80, 81):
+        again, changes = step(again, [rule({"r1": 0 if at < 81 else 1})], window(at))
+    assert [(c.alert.subject, c.silent) for c in changes if c.began] == [("r1", False)]
+
+
+def test_an_alert_long_after_the_start_is_a_new_one(tmp_path: Path) -> None:
+    book = step(Book(), [rule({"r1": 1})], window(10))[0].acknowledge("odd", "r1", "jo")
+    kept.save(tmp_path, kept.pack(book))
+    late = 20 + kept.KNOWN_SECONDS
+    book, changes = step(kept.load(tmp_path, 20), [rule({"r1": 1})], window(late))
+    assert [(c.silent, c.alert.acknowledged_by) for c in changes] == [(False, "")]
+    assert book.known == {}
+
+
+@pytest.mark.parametrize("raw", ["", "{", "[]", "null", '{"silences": 7, "acknowledged": []}', '{"silences": [{}]}'])
+def test_what_is_kept_may_be_damaged(raw: str, tmp_path: Path) -> None:
+    assert kept.load(tmp_path, 0) == Book()
+    (tmp_path / kept.FILE).write_text(raw)
+    assert kept.load(tmp_path, 0) == Book()

@@ -100,6 +100,19 @@ async def test_a_silenced_alert_is_in_the_history_and_nowhere_else(tmp_path: Pat
     assert "gpu_broken" in {event.code for event in read(tmp_path / FILE, began - 2, time.time())[2]}
 
 
+async def test_silences_and_acknowledgements_survive_a_restart(tmp_path: Path) -> None:
+    async with watcher(tmp_path, [], Heard(), []) as watch:
+        await asyncio.sleep(0.2)
+        watch.silence(Silence("gpu_hot"))
+        watch.acknowledge("gpu_broken", "gpu0", "jo")
+    heard = Heard()
+    async with watcher(tmp_path, [], heard, []) as watch:
+        await asyncio.sleep(0.3)
+        assert [each.code for each in watch.book.silences] == ["gpu_hot"]
+        assert [alert.acknowledged_by for alert in watch.book.alerts if alert.code == "gpu_broken"] == ["jo"]
+    assert [change.alert.code for change in heard.changes] == []
+
+
 async def test_a_disk_that_is_full_stops_history_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

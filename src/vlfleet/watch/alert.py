@@ -92,6 +92,10 @@ class Book:
 
     states: Mapping[tuple[str, str], _State] = field(default_factory=dict)
     silences: tuple[Silence, ...] = ()
+    known: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Who knew of an alert before this run, by its code and subject: nobody is told anew of one that begins again."""
+    known_until: float = 0.0
+    """Seconds since the epoch, after which that is forgotten."""
 
     @property
     def alerts(self) -> tuple[Alert, ...]:
@@ -141,18 +145,22 @@ def step(book: Book, rules: Iterable[Rule], window: Window) -> tuple[Book, tuple
             values = rule.measure(window)
         except (ArithmeticError, LookupError, TypeError, ValueError):
             values = {}
-        known = {subject for code, subject in book.states if code == rule.code}
-        for subject in sorted(known | set(values)):
+        told = {subject for code, subject in book.states if code == rule.code}
+        for subject in sorted(told | set(values)):
             old = book.states.get((rule.code, subject), _State())
             new = _next(rule, subject, old, values.get(subject), now, at)
+            if new.alert and not old.alert and (by := book.known.get(new.alert.key)) and at < book.known_until:
+                new = replace(new, alert=replace(new.alert, acknowledged_by=by))
             if new != _State():
                 states[rule.code, subject] = new
             if (new.alert is None) != (old.alert is None):
                 alert = new.alert or old.alert
                 assert alert
-                changes.append(Change(alert, new.alert is not None, at, book.silent(alert, at)))
-    kept = tuple(silence for silence in book.silences if silence.until > at)
-    return Book(states, kept), tuple(changes)
+                quiet = book.silent(alert, at) or (new.alert is not None and bool(alert.acknowledged_by))
+                changes.append(Change(alert, new.alert is not None, at, quiet))
+    silences = tuple(silence for silence in book.silences if silence.until > at)
+    known = {key: by for key, by in book.known.items() if key not in states or not states[key].alert}
+    return Book(states, silences, known if at < book.known_until else {}, book.known_until), tuple(changes)
 
 
 def _next(rule: Rule, subject: str, old: _State, value: float | None, now: float, at: float) -> _State:

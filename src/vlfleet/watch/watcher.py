@@ -17,7 +17,8 @@ from prometheus_client import generate_latest
 from vlfleet.fleet.replica import Replica
 from vlfleet.gateway.engine_pages import EnginePages
 from vlfleet.hardware.readings import GpuReader
-from vlfleet.watch.alert import Book, Change, Rule, Silence, step
+from vlfleet.watch import kept
+from vlfleet.watch.alert import Change, Rule, Silence, step
 from vlfleet.watch.alerts import all_rules
 from vlfleet.watch.exposed import Exposed
 from vlfleet.watch.history import Event, History
@@ -55,7 +56,7 @@ class Watcher:
         say: Callable[[str], None] = log.warning,
         sample_seconds: float = SAMPLE_SECONDS,
     ) -> None:
-        self.book = Book()
+        self.book = kept.load(folder, time.time())
         """The alerts; whoever silences or acknowledges puts a new book here, in the event loop."""
         self.latest: Sample | None = None
         self.window: Window | None = None
@@ -69,6 +70,8 @@ class Watcher:
         self._history: History | None = None
         self._history_at = float("-inf")
         """When it was tried last."""
+        self._kept = kept.pack(self.book)
+        """Of the book, as it is on disk."""
         self._pending: list[tuple[float, dict[str, float], list[Event]]] = []
         self._writing: asyncio.Task[None] | None = None
         self._told: dict[str, float] = {}
@@ -140,6 +143,12 @@ class Watcher:
 
     def _write(self, taken: list[tuple[float, dict[str, float], list[Event]]]) -> None:
         """In a thread, and never in two at once."""
+        try:
+            if (packed := kept.pack(self.book)) != self._kept:
+                kept.save(self._folder, packed)
+                self._kept = packed
+        except OSError as error:
+            self._tell(f"silences cannot be kept for the next start: {error}")
         try:
             if self._history is None:
                 if time.monotonic() - self._history_at < RETRY_SECONDS:
