@@ -20,10 +20,10 @@ TEXT = b"vllm:num_requests_running 7\n"
 
 
 @asynccontextmanager
-async def page(answer: Answer) -> AsyncIterator[int]:
+async def page(answer: Answer, path: str = "/metrics", method: str = "GET") -> AsyncIterator[int]:
     """A server whose /metrics is `answer`; its port."""
     app = web.Application()
-    app.router.add_get("/metrics", answer)
+    app.router.add_route(method, path, answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -37,6 +37,7 @@ from vlfleet.gateway.route.policy import Policy
 from vlfleet.gateway.route.router import Router
 from vlfleet.gateway.scrape import scrape
 from vlfleet.gateway.state import GATEWAY, EngineMedia, Gateway
+from vlfleet.gateway.tracing import traces_of
 from vlfleet.media import Namer, Store
 from vlfleet.media.addresses import FetchPolicy, Urls
 from vlfleet.media.fetch import Fetcher
@@ -96,6 +97,7 @@ def build_app(
             router=Router(policy),
             namer=namer,
             store=store,
+            traces=traces_of(served_model_name),
         )
         app[GATEWAY] = gateway
         tasks = [asyncio.create_task(tend(gateway)), asyncio.create_task(scrape(gateway))]
@@ -110,6 +112,8 @@ def build_app(
         await asyncio.gather(*tasks, return_exceptions=True)
         await gateway.pages.close()
         pool.close()
+        if gateway.traces:
+            await gateway.traces.close()
 
     app.cleanup_ctx.append(session)
     app.router.add_post("/v1/chat/completions", generate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import orjson
 from aiohttp import web
@@ -18,6 +19,9 @@ from vlfleet.gateway.route.router import Decision, explain
 from vlfleet.gateway.route.tracker import Job
 from vlfleet.gateway.state import Gateway
 from vlfleet.gateway.wire import Wire, WireError
+
+if TYPE_CHECKING:
+    from vlfleet.gateway.traces import Trace
 
 REQUEST_ID = web.RequestKey("request_id", str)
 REPLICA = web.RequestKey("replica", str)
@@ -90,6 +94,8 @@ class Exchange:
     """This try was ended for another, and paid for."""
     patience: asyncio.TimerHandle | None = None
     """Ends the present try."""
+    trace: Trace | None = None
+    """None: it becomes no spans."""
 
     def connected(self, wire: Wire, seconds: float | None) -> None:
         """The try has its connection. After `seconds` without `begin`, or when it is moved, the wire raises

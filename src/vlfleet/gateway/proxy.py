@@ -45,6 +45,8 @@ log = logging.getLogger("vlfleet.gateway")
 async def generate(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions and /v1/completions."""
     exchange = Exchange(request.app[GATEWAY], request, time.perf_counter())
+    if traces := exchange.gateway.traces:
+        exchange.trace = traces.begin(request.method, request.path, request[REQUEST_ID], request.headers)
     try:
         return await answer(exchange)
     except ApiError as error:
@@ -70,6 +72,8 @@ async def answer(exchange: Exchange) -> web.StreamResponse:
     exchange.started = time.perf_counter()
     exchange.ask = await look(exchange, chat=request.path.endswith("/chat/completions"))
     request.app[ACCESS].look_at(request, exchange.ask.pixels)
+    if exchange.trace:
+        exchange.trace.asked(exchange.ask)
     if request.headers.get(ROUTE) == "explain":
         return explanation(exchange)
     if gateway.pause_seconds() > PATIENCE_SECONDS and not gateway.ready():
@@ -78,8 +82,12 @@ async def answer(exchange: Exchange) -> web.StreamResponse:
     try:
         async with gateway.gate.turn(lambda: waiter_of(exchange)) as exchange.turn:
             gateway.metrics.queue_seconds.since(exchange.started)
+            if exchange.trace:
+                exchange.trace.step("queue")
             return await forward(exchange)
     except Refused as turned_away:
+        if exchange.trace:
+            exchange.trace.step("queue")
         raise too_much(turned_away.refusal) from None
     finally:
         del gateway.flights[exchange]
@@ -220,9 +228,13 @@ async def visit(exchange: Exchange, replica: Replica, decision: Decision) -> web
     while True:
         exchange.visit = Visit(decision, router.sent(features, decision, time.monotonic(), streams=exchange.ask.stream))
         gateway.gate.sent(exchange.turn, decision.terms.work)
+        if exchange.trace:
+            exchange.trace.sent(decision, exchange.ask)
         try:
             response = await send(exchange, replica, omit)
         except BaseException as failure:
+            if exchange.trace:
+                exchange.trace.ended(type(failure).__name__)
             missed = isinstance(failure, Missed)
             router.failed(replica.name, exchange.visit.job, time.monotonic(), missed=missed)
             if not missed:
@@ -230,6 +242,8 @@ async def visit(exchange: Exchange, replica: Replica, decision: Decision) -> web
             gateway.metrics.media_missed.labels(replica.name).inc()
             omit = frozenset()
             continue
+        if exchange.trace:
+            exchange.trace.ended()
         if exchange.code == 200:
             router.finished(replica.name, exchange.visit.job, time.monotonic(), exchange.visit.tokens or None)
             gateway.metrics.answered(replica.name, exchange.ask, exchange.started)
@@ -274,6 +288,8 @@ def record(exchange: Exchange) -> None:
     request, ask, metrics = exchange.request, exchange.ask, exchange.gateway.metrics
     name = request.get(REPLICA, "")
     metrics.over(exchange.code, name, exchange.started)
+    if exchange.trace:
+        exchange.trace.over(exchange.code, exchange.visit.tokens if exchange.visit else 0)
     if not log.isEnabledFor(logging.INFO):
         return
     seconds = time.perf_counter() - exchange.started

@@ -65,6 +65,8 @@ def count_first(exchange: Exchange, replica: Replica) -> None:
         exchange.gateway.router.first_token(replica.name, visit.job, time.monotonic())
         metrics.predicted_first_token.labels(replica.name).inc(visit.decision.terms.first_token)
     metrics.first_token(replica.name, exchange.ask, exchange.started)
+    if exchange.trace:
+        exchange.trace.first_token()
 
 
 class Client:

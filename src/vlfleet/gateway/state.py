@@ -31,6 +31,7 @@ from vlfleet.media.identity import SECRET_BYTES
 
 if TYPE_CHECKING:
     from vlfleet.gateway.exchange import Exchange
+    from vlfleet.gateway.traces import Traces
     from vlfleet.media.fit import Fit, Fitter
 
 
@@ -64,6 +65,8 @@ class Gateway:
     pauses: Pauses = field(default_factory=Pauses)
     pages: EnginePages = field(init=False)
     """What the engines say of themselves."""
+    traces: Traces | None = None
+    """None: requests become no spans."""
     also: Callable[[], bytes] | None = None
     """What else is told on /metrics."""
     gate: Gate = field(init=False)
@@ -97,9 +100,7 @@ class Gateway:
         now = time.monotonic()
         paused, doubtful = self.pauses.at(now), self.suspects.at(now)
         left = [
-            each
-            for each in self.replicas
-            if each.in_rotation and each.name not in tried and each.name not in paused
+            each for each in self.replicas if each.in_rotation and each.name not in tried and each.name not in paused
         ]
         for replica in left:
             if self.lives.get(replica.name) != replica.started_at:

@@ -27,7 +27,7 @@ from vlfleet.gateway.relay import pass_stream
 from vlfleet.gateway.wire import HOST, Unreachable, Wire, WireError
 from vlfleet.media import Edit, MediaError, Spliced, splice
 
-PASSED_ON = ("Accept", "User-Agent", "traceparent", "tracestate")
+PASSED_ON, CONTEXT = ("Accept", "User-Agent"), ("traceparent", "tracestate")
 """Headers that reach the engine. The rest stays here: the client's key and cookies, hop-by-hop headers, and those by
 which vLLM would let a client pick a data-parallel rank."""
 LINE_END = re.compile(r"[\r\n\0]")
@@ -118,10 +118,12 @@ def upstream_head(exchange: Exchange, replica: Replica, size: int) -> bytes:
     end into a value, and is left out all the same where it holds one."""
     request = exchange.request
     came = request.headers
+    context = exchange.trace.headers if exchange.trace else came
     passed = [
         f"{name}: {value}\r\n"
-        for name in PASSED_ON
-        if (value := came.get(name)) is not None and not LINE_END.search(value)
+        for names, where in ((PASSED_ON, came), (CONTEXT, context))
+        for name in names
+        if (value := where.get(name)) is not None and not LINE_END.search(value)
     ]
     return (
         f"POST {request.path} HTTP/1.1\r\nHost: {HOST}:{replica.port}\r\n{''.join(passed)}"
