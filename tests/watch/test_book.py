@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
-import logging
+import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -76,14 +78,27 @@ def test_the_trail_is_bounded_and_thins_with_age() -> None:
     assert 300 - STEP_SECONDS <= seen.now.monotonic - before.monotonic <= 300
 
 
-def test_the_log_gets_one_line_a_change() -> None:
-    lines: list[tuple[int, str]] = []
-    sink = LogSink(lambda level, line: lines.append((level, line)))
+def test_a_terminal_says_what_is_wrong_what_to_do_and_when_it_is_over(capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[str] = []
+    sink = LogSink(lines.append, colour=False)
     sink.tell(Change(HOT, began=True, at=1000.0))
-    sink.tell(Change(replace(HOT, severity=Severity.CRITICAL), began=True, at=1000.0))
-    sink.tell(Change(HOT, began=False, at=1001.0))
-    text = "gpu_hot: gpu1 has 91 C (look at fans)"
-    assert lines == [(logging.WARNING, text), (logging.ERROR, text), (logging.INFO, "gpu_hot: over for gpu1")]
+    sink.tell(Change(HOT, began=False, at=1300.0))
+    at, end = (time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each)) for each in (1000, 1300))
+    assert lines == [
+        f"{at} warning  gpu_hot: gpu1 has 91 C",
+        " " * 29 + "look at fans",
+        f"{end} over     gpu_hot: gpu1, after 5 min",
+    ]
+    LogSink(colour=True).tell(Change(replace(HOT, severity=Severity.CRITICAL), began=True, at=1000.0))
+    assert "\x1b[31mcritical\x1b[0m gpu_hot" in capsys.readouterr().err
+
+
+def test_a_terminal_that_was_closed_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    sink = LogSink(colour=False)
+    monkeypatch.setattr(sys, "stderr", closed)
+    sink.tell(Change(HOT, began=True, at=1000.0))
 
 
 @dataclass

@@ -1,10 +1,13 @@
-"""Where alerts go: the log, and a webhook. Nothing here makes anybody wait, and nothing here fails."""
+"""Where alerts go: the terminal or log of `vlfleet up`, and a webhook. Nothing here makes anybody wait, or fails."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import os
+import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -19,6 +22,10 @@ TIMEOUT_SECONDS = 5.0
 TRIES = 3
 PAUSE_SECONDS = 2.0
 """Before the second try; twice as long before each further one."""
+
+_COLOURS = {Severity.INFO: 36, Severity.WARNING: 33, Severity.CRITICAL: 31}
+_GREEN = 32
+"""Of ECMA-48, as terminals have them."""
 
 log = logging.getLogger("vlfleet.watch")
 
@@ -49,21 +56,44 @@ def facts(change: Change) -> dict[str, Any]:
 
 
 class LogSink:
-    """One line a change, to `write` or the log."""
+    """Two lines when an alert begins, what is wrong and what to do, and one when it ends: on the terminal of
+    `vlfleet up`, or in the log of a fleet that runs behind it."""
 
-    def __init__(self, write: Callable[[int, str], None] | None = None) -> None:
-        self._write = write or log.log
+    def __init__(self, write: Callable[[str], None] | None = None, *, colour: bool | None = None) -> None:
+        self._write = write or _to_stderr
+        self._colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ if colour is None else colour
 
     def tell(self, change: Change) -> None:
         alert = change.alert
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(change.at))
         if change.began:
-            level = logging.ERROR if alert.severity is Severity.CRITICAL else logging.WARNING
-            self._write(level, f"{alert.code}: {alert.text} ({alert.advice})")
+            word = alert.severity.name.lower()
+            self._write(f"{at} {self._painted(word, _COLOURS[alert.severity])} {alert.code}: {alert.text}")
+            self._write(f"{'':19} {'':8} {alert.advice}")
         else:
-            self._write(logging.INFO, f"{alert.code}: over for {alert.subject}")
+            lasted = max(0.0, change.at - alert.since)
+            self._write(f"{at} {self._painted('over', _GREEN)} {alert.code}: {alert.subject}, after {_time(lasted)}")
+
+    def _painted(self, word: str, colour: int) -> str:
+        return f"\x1b[{colour}m{word:8}\x1b[0m" if self._colour else f"{word:8}"
 
     async def close(self) -> None:
         """Nothing waits."""
+
+
+def _to_stderr(line: str) -> None:
+    with suppress(OSError, ValueError):  # a terminal that was closed stops nothing
+        print(line, file=sys.stderr, flush=True)
+
+
+def _time(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 class WebhookSink:
