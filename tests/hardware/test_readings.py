@@ -12,7 +12,7 @@ from tests.hardware.fake_nvml import Facts
 from tests.hardware.live_nvml import BUSY, LiveNvml
 from vlfleet.hardware import xid_events
 from vlfleet.hardware.reading import GpuReading
-from vlfleet.hardware.readings_nvidia import NvidiaReader
+from vlfleet.hardware.readings_nvidia import SELDOM_SECONDS, NvidiaReader
 from vlfleet.hardware.xid import XIDS, meaning
 
 CODES = sorted(pynvml.NVMLError._valClassMapping)
@@ -73,6 +73,22 @@ def test_a_gpu_that_tells_nothing_more_is_still_a_gpu_and_is_not_asked_again(mon
     fake.asked.clear()
     assert made.read() == (gpu,)
     assert fake.asked == []
+
+
+def test_what_costs_the_driver_milliseconds_is_asked_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, fake = reader(one(BUSY), monkeypatch)
+    now = 1000.0
+    monkeypatch.setattr("vlfleet.hardware.readings_nvidia.time.monotonic", lambda: now)
+    costly = {"nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetFieldValues"}
+    first = made.read()
+    fake.asked.clear()
+    now += 1
+    assert made.read() == first
+    assert "nvmlDeviceGetUtilizationRates" in fake.asked
+    assert not costly & set(fake.asked)
+    now += SELDOM_SECONDS
+    made.read()
+    assert costly <= set(fake.asked)
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -20,10 +20,13 @@ _ALL_LINKS = 0xFFFFFFFF
 _FIELDS = ((_PCIE_SENT, 0), (_PCIE_RECEIVED, 0), (_NVLINK_SENT, _ALL_LINKS), (_NVLINK_RECEIVED, _ALL_LINKS))
 _UNITS = (1, 1, 1024, 1024)
 """Bytes of each field's unit: NVLink counts KiB."""
+SELDOM_SECONDS = 9.5
+"""Between two questions about energy (3.4 to 5.1 ms of CPU) or traffic (1.5 to 1.8 ms): these alone make the driver ask
+the board. All others together cost 0.8 ms (H200, driver 580; benchmarks/watch_cost.py --real-gpus)."""
 
 
 class NvidiaReader:
-    """The NVIDIA GPUs of this machine. `read` blocks for about a millisecond a GPU: it belongs into a thread."""
+    """The NVIDIA GPUs of this machine. `read` blocks for 1 to 8 ms a GPU: it belongs into a thread."""
 
     def __init__(self) -> None:
         self._nvml: Any = None
@@ -33,6 +36,8 @@ class NvidiaReader:
         """Questions that found no answer, and until when they are not asked."""
         self._fixed: dict[int, tuple[str, float | None, bool]] = {}
         """Name, power limit and MIG, which hardly ever change."""
+        self._seldom: dict[tuple[int, str], tuple[float, Any]] = {}
+        """Answers of costly questions, and when they came."""
         self._opened_at = 0.0
         self._xids: XidEvents | None = None
         self._last_xids: Mapping[int, tuple[int, float]] = {}
@@ -98,6 +103,15 @@ class NvidiaReader:
             self._dumb[key] = time.monotonic() + RETRY_SECONDS
         return None
 
+    def _ask_seldom(self, index: int, name: str, *args: Any) -> Any:
+        """An answer that is at most `SELDOM_SECONDS` old."""
+        at, answer = self._seldom.get((index, name), (float("-inf"), None))
+        now = time.monotonic()
+        if now - at >= SELDOM_SECONDS:
+            answer = self._ask(index, name, *args)
+            self._seldom[index, name] = now, answer
+        return answer
+
     def _gpu(self, index: int) -> GpuReading:
         nvml = self._nvml
         self._faults.pop(index, None)
@@ -112,7 +126,7 @@ class NvidiaReader:
         power = self._ask(index, "nvmlDeviceGetPowerUsage")
         rows = self._ask(index, "nvmlDeviceGetRemappedRows")
         ecc = (nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC)
-        energy = self._ask(index, "nvmlDeviceGetTotalEnergyConsumption")
+        energy = self._ask_seldom(index, "nvmlDeviceGetTotalEnergyConsumption")
         xid, xid_at = self._last_xids.get(index, (None, 0.0))
         traffic = self._traffic(index)
         reading = GpuReading(
@@ -149,7 +163,7 @@ class NvidiaReader:
         return None if bits is None else frozenset(name for bit, name in THROTTLE_REASONS.items() if bits & bit)
 
     def _traffic(self, index: int) -> tuple[int | None, ...]:
-        values = self._ask(index, "nvmlDeviceGetFieldValues", list(_FIELDS))
+        values = self._ask_seldom(index, "nvmlDeviceGetFieldValues", list(_FIELDS))
         if values is None:
             return (None,) * len(_FIELDS)
         success = self._nvml.NVML_SUCCESS
