@@ -23,8 +23,8 @@ class EmbeddedEngine:
     name = "embedded"
     progress_counters: tuple[str, ...] = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total")
     needs_warm_up = False
-    """It looks at a picture before it is ready (boot.py): the next took 0.18 s, and the one after that 0.17 (demo model,
-    one core)."""
+    """It looks at a picture before it is ready (boot.py): the next one took 0.18 s, and the one after that 0.17 (demo
+    model, one core)."""
 
     def media_cache_gb(self, spec: EngineSpec) -> float:
         return 0.0
