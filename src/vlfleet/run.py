@@ -12,12 +12,12 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import psutil
-from aiohttp import web
 
 from vlfleet.engine.launch import Engine
 from vlfleet.errors import ExitCode, VlfleetError
@@ -31,14 +31,12 @@ from vlfleet.fleet.timing import Timing
 from vlfleet.malloc import keep_pages
 
 if TYPE_CHECKING:
-    from vlfleet.gateway import EngineMedia
     from vlfleet.gateway.keys import Keyring
-    from vlfleet.media import Vision
-    from vlfleet.media.addresses import FetchPolicy
-    from vlfleet.media.fit import Fit
 
 API_KEY = "VLFLEET_API_KEY"
 """Of `vlfleet up`: one key that clients must have. Of every client command: the key that is sent."""
+ALERT_WEBHOOK = "VLFLEET_ALERT_WEBHOOK"
+"""Of `vlfleet up`: the URL that gets alerts. A command line can be read by every user of the machine."""
 _KEPT_BYTES = 128 << 20
 """Of free memory that is not given back to the system: bodies of some sixteen requests with 8 MB of pictures."""
 Show = Callable[[FleetSpec, Sequence[Replica]], Coroutine[Any, Any, None]]
@@ -63,6 +61,24 @@ def keyring_of(folder: FleetFolder, api_key_file: str, say: Callable[[str], None
     elif key := os.environ.get(API_KEY):
         given = given_key(key, API_KEY)
     return Keyring(KeyFile(folder.keys), given, say)
+
+
+def webhook_of(url: str) -> str:
+    """The URL that gets alerts: `url`, else that of the environment; empty where there is none. It may hold a secret,
+    so no error repeats it.
+
+    Raises:
+        VlfleetError: it is no http(s) URL.
+    """
+    url = url or os.environ.get(ALERT_WEBHOOK, "")
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if url and not (good and url.isprintable() and " " not in url):
+        raise VlfleetError("--alert-webhook is no URL", "send one as https://example.org/hook", ExitCode.USAGE)
+    return url
 
 
 def check_host(host: str, *, insecure: bool, keyed: bool) -> None:
@@ -109,20 +125,6 @@ def _holder(port: int) -> str:
     except psutil.Error:  # macOS tells root only
         pass
     return ""
-
-
-def admin_port_of(spec: FleetSpec, port: int) -> int:
-    """Where the admin of a gateway at `port` listens: where the spec says; else on the next port, so that a page has
-    the same address tomorrow; 0, for any free one, where that is taken."""
-    if spec.admin_port is not None:
-        return spec.admin_port
-    if port == 65535:
-        return 0
-    try:
-        socket.create_server(("127.0.0.1", port + 1)).close()
-    except OSError:
-        return 0
-    return port + 1
 
 
 class Interrupts:
@@ -183,7 +185,8 @@ async def serve(
         check_port(spec.host, spec.port)
         from vlfleet.gateway.keys import KeyFile, Keyring
 
-        os.environ.pop(API_KEY, None)  # no engine has anything to do with it
+        for secret in (API_KEY, ALERT_WEBHOOK):  # no engine has anything to do with these
+            os.environ.pop(secret, None)
         keyring = keyring or Keyring(KeyFile(folder.keys), warn=say)
         return await _serve(Supervisor(spec, engine, folder, timing, say), engine, folder, keyring, show, say)
     finally:
@@ -198,9 +201,11 @@ async def _serve(
     show: Show,
     say: Callable[[str], None],
 ) -> ExitCode:
+    from vlfleet.run_gateway import open_gateway
+
     control = Control(supervisor, folder)
     interrupts, draining = Interrupts(supervisor.kill), asyncio.Event()
-    runners = await _open_gateway(supervisor, engine, control, folder, keyring, draining, say)
+    runners = await open_gateway(supervisor, engine, control, folder, keyring, draining, say)
     tasks: list[asyncio.Task[Any]] = []
     status: Status = "stopped"
     reason = ""
@@ -235,97 +240,3 @@ async def _serve(
 def _in_flight(supervisor: Supervisor) -> str:
     requests = sum(replica.in_flight for replica in supervisor.replicas)
     return f"waiting for {requests} request{'s' * (requests != 1)} in flight" if requests else "nothing is in flight"
-
-
-async def _open_gateway(
-    supervisor: Supervisor,
-    engine: Engine,
-    control: Control,
-    folder: FleetFolder,
-    keyring: Keyring,
-    draining: asyncio.Event,
-    say: Callable[[str], None],
-) -> list[web.AppRunner]:
-    """Opens the gateway's port and the admin's, and writes into the spec which ones they got when asked for port 0."""
-    from vlfleet import gateway
-    from vlfleet.gateway.access import Access
-    from vlfleet.gateway.state import GATEWAY
-    from vlfleet.run_admin import admin_of
-    from vlfleet.watch.watcher import Watcher
-
-    spec = supervisor.spec
-    app = gateway.build_app(
-        supervisor.replicas,
-        served_model_name=spec.served_model_name,
-        on_unreachable=supervisor.probe_now,
-        draining=draining,
-        media=_media(spec, engine),
-        policy=gateway.Policy(spec.policy),
-        urls=_urls(spec),
-        secret=folder.media_secret(),
-        access=Access(keyring),
-        batches=folder.path / "batches",
-        fleet=spec.name,
-    )
-
-    watcher = Watcher(
-        supervisor.replicas, lambda: app[GATEWAY].metrics.text(), lambda: app[GATEWAY].pages, folder.path, say=say
-    )
-
-    async def watched(app: web.Application) -> AsyncIterator[None]:
-        app[GATEWAY].also = watcher.metrics
-        async with watcher:
-            yield
-
-    app.cleanup_ctx.append(watched)
-    runner = await gateway.serve(app, spec.host, spec.port)
-    admin = admin_of(folder, supervisor, engine, app, watcher, control.orders)
-    try:
-        beside = await gateway.serve(admin, "127.0.0.1", admin_port_of(spec, int(runner.addresses[0][1])))
-    except VlfleetError as error:
-        await runner.cleanup()
-        raise VlfleetError(error.cause, "take another with --admin-port") from None
-    supervisor.at_port(int(runner.addresses[0][1]), int(beside.addresses[0][1]))
-    return [runner, beside]
-
-
-def _media(spec: FleetSpec, engine: Engine) -> EngineMedia:
-    """What the gateway needs to know of how the engines see pictures: the checkpoint's limits, under the fleet's."""
-    from vlfleet.checkpoint import preflight
-    from vlfleet.families import PixelLimits
-    from vlfleet.gateway import EngineMedia
-    from vlfleet.gateway.route.cost import Coefficients
-    from vlfleet.media import Vision
-
-    info = preflight(spec.model, weights=False)
-    limits = PixelLimits(info.min_pixels, info.max_pixels)
-    most = spec.options.max_pixels
-    vision = Vision.of(info.family, {"max_pixels": most} if most else None, image=limits)
-    fit = _fit(spec, vision) if spec.fit else None
-    return EngineMedia(vision, engine.media_cache_gb(spec.engine_spec), fit, Coefficients.of(spec.route_seed))
-
-
-def _fit(spec: FleetSpec, vision: Vision) -> Fit:
-    """How the gateway resizes: by the arithmetic of the engine.
-
-    Raises:
-        VlfleetError: it is not at hand.
-    """
-    from importlib.util import find_spec
-
-    from vlfleet.media.fit import Fit, Maths
-
-    maths = Maths.of(spec.engine)
-    if maths is Maths.TORCHVISION and not find_spec("torch"):
-        raise VlfleetError("--fit needs torch: vLLM resizes with its arithmetic", "pip install torch, or leave it out")
-    return Fit.of(vision, maths)
-
-
-def _urls(spec: FleetSpec) -> FetchPolicy:
-    """Where media may be fetched from. Private addresses never are, whatever a name or a redirect leads to."""
-    from vlfleet.media.addresses import FetchPolicy, Urls
-
-    said = spec.media_urls or ("public" if is_loopback(spec.host) else "deny")
-    if said in (Urls.PUBLIC, Urls.DENY):
-        return FetchPolicy(Urls(said))
-    return FetchPolicy(Urls.ALLOWLIST, frozenset(host.strip().lower() for host in said.split(",") if host.strip()))

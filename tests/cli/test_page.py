@@ -22,7 +22,7 @@ from vlfleet.cli import page
 from vlfleet.errors import VlfleetError
 from vlfleet.fleet.folder import FleetFolder
 from vlfleet.fleet.spec import FleetSpec
-from vlfleet.run import admin_port_of
+from vlfleet.run_gateway import admin_port_of
 from vlfleet.watch.watcher import FILE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,11 +18,12 @@ from vlfleet.fleet.folder import FleetFolder, locked
 from vlfleet.fleet.replica import Replica, settled
 from vlfleet.fleet.spec import FleetSpec
 from vlfleet.fleet.state import FleetState, load
-from vlfleet.run import already_running, check_port
+from vlfleet.run import ALERT_WEBHOOK, already_running, check_port
 
 
 def arguments(spec: FleetSpec, insecure: bool) -> list[str]:
-    """The arguments of `vlfleet up` that ask for `spec`, as it is: it was planned already."""
+    """The arguments of `vlfleet up` that ask for `spec`, as it is: it was planned already. What holds a secret is not
+    among them."""
     options = {
         "--name": spec.name,
         "--replicas": spec.replicas,
@@ -37,6 +39,8 @@ def arguments(spec: FleetSpec, insecure: bool) -> list[str]:
         "--media-urls": spec.media_urls,
         "--route-seed": json.dumps(spec.route_seed),
         "--api-key-file": spec.api_key_file,
+        "--slo-ttft": spec.slo_ttft_seconds,
+        "--slo-share": spec.slo_share,
         "--admin-port": spec.admin_port,
     }
     flags = (
@@ -64,6 +68,7 @@ def detach(spec: FleetSpec, folder: FleetFolder, insecure: bool) -> tuple[FleetS
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "vlfleet", *arguments(spec, insecure)],
+            env={**os.environ, **({ALERT_WEBHOOK: spec.alert_webhook} if spec.alert_webhook else {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

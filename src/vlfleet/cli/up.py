@@ -129,6 +129,20 @@ def up(
             show_default="the one after --port, else a free one",
         ),
     ] = None,
+    alert_webhook: Annotated[
+        str,
+        typer.Option(
+            help="URL that gets each alert as JSON, when it begins and when it ends.",
+            metavar="URL",
+            show_default="$VLFLEET_ALERT_WEBHOOK",
+        ),
+    ] = "",
+    slo_ttft: Annotated[
+        float, typer.Option(min=0.001, help="Seconds within which a stream is to begin; the alert slo_burn watches it.")
+    ] = 5.0,
+    slo_share: Annotated[
+        float, typer.Option(min=0.5, max=0.99999, help="Of requests that are to be answered, and to begin in time.")
+    ] = 0.99,
     fit: Annotated[
         bool,
         typer.Option("--fit", help="Resize pictures in the gateway, to the very size at which the model sees them."),
@@ -153,7 +167,7 @@ def up(
     from vlfleet.fleet.folder import FleetFolder
     from vlfleet.fleet.spec import FleetSpec, default_threads
     from vlfleet.gateway.route.policy import Policy
-    from vlfleet.run import check_host, keyring_of
+    from vlfleet.run import check_host, keyring_of, webhook_of
 
     check_preset(preset, no_plan)
     folder = FleetFolder.of(name)
@@ -200,6 +214,9 @@ def up(
         route_seed=json.loads(route_seed),
         api_key_file=str(Path(api_key_file).absolute()) if api_key_file else "",
         admin_port=admin_port,
+        alert_webhook=webhook_of(alert_webhook),
+        slo_ttft_seconds=slo_ttft,
+        slo_share=slo_share,
     )
     sizes = (tensor_parallel_size, pipeline_parallel_size, replicas)
     chosen = None if no_plan else decide(spec, sizes, preset, runs, model, None if dry else folder)

@@ -40,6 +40,12 @@ class FleetSpec:
     """What the plan predicts of a replica's speed, by the names of `gateway.route.cost.Coefficients`."""
     api_key_file: str = ""
     """A file that holds one key, beside those of `vlfleet keys`."""
+    alert_webhook: str = field(default="", repr=False)
+    """A URL that gets alerts as JSON; it may hold a secret."""
+    slo_ttft_seconds: float = 5.0
+    """Promised: a stream begins within so much."""
+    slo_share: float = 0.99
+    """Promised: of so many requests."""
     admin_port: int | None = None
     """On 127.0.0.1, always; 0 takes a free one; None: the one after `port`, else a free one."""
 
