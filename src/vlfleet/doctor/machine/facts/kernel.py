@@ -20,7 +20,8 @@ _ACS = 0x000D
 _REDIRECT = 0x04 | 0x08
 """ACS control: P2P request redirect and completion redirect: what GPUs say to each other goes up to the root."""
 _XID = re.compile(r"NVRM: Xid \(PCI:([0-9a-fA-F:.]+)\): (\d+)")
-_OOM = re.compile(r"Out of memory: Killed process \d+ \(([^)]*)\)|oom-kill:.*task=([^,]+)")
+_OOM = re.compile(r"[Oo]ut of memory: Killed process \d+ \(([^)]*)\)")
+"""Of the machine, and of a control group."""
 _LOG_SECONDS = 3.0
 
 
@@ -168,5 +169,4 @@ def xids(lines: Iterable[str]) -> dict[str, dict[int, int]]:
 
 def killed(lines: Iterable[str]) -> tuple[str, ...]:
     """Names of what the kernel ended for want of memory, each time it did."""
-    found = (match for line in lines if (match := _OOM.search(line)) and "Killed process" in line)
-    return tuple(match[1] or match[2] or "" for match in found)
+    return tuple(match[1] for line in lines if (match := _OOM.search(line)))
