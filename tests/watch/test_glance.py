@@ -113,7 +113,7 @@ def test_percentiles_come_from_merged_buckets() -> None:
     rates = seen(before, now)["rates"]
     assert rates["duration_p50_seconds"] == pytest.approx(0.1 * 50 / 90)
     assert rates["duration_p95_seconds"] == pytest.approx(7.5)
-    assert rates["looks_avoided_share"] == 0.6
+    assert (rates["looks_avoided_share"], rates["looks_repeated_share"]) == (0.6, 0.1)
 
 
 def test_a_new_process_counts_from_zero_and_one_that_was_not_seen_is_unknown() -> None:

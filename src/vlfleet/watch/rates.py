@@ -123,6 +123,7 @@ _OF_FLEET = (
     "duration_p95_seconds",
     "bytes_not_sent_per_second",
     "looks_avoided_share",
+    "looks_repeated_share",
 )
 
 
@@ -151,6 +152,7 @@ def of_fleet(short: Span | None, long: Span | None) -> Rates:
         found["first_token_p50_seconds"], found["first_token_p95_seconds"] = _percentiles(streams)
         found["duration_p50_seconds"], found["duration_p95_seconds"] = _percentiles(answers)
         found["looks_avoided_share"] = share(looks["looks_avoided"], sum(looks.values()))
+        found["looks_repeated_share"] = share(looks["looks_repeated"], sum(looks.values()))
     return found
 
 
