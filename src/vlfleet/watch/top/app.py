@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -43,20 +44,24 @@ class Canvas(Widget, can_focus=True):
 
     DEFAULT_CSS = "Canvas { width: 100%; height: 100%; }"
 
-    def __init__(self, styles: dict[Tone, Style]) -> None:
+    def __init__(self, frame: Callable[[int, int], list[Line]], styles: Mapping[Tone, Style]) -> None:
         super().__init__()
+        self._frame = frame
         self._lines: list[Line] = []
         self._strip = lru_cache(512)(lambda line: _strip(line, styles))
 
-    def put(self, lines: list[Line]) -> None:
-        """Shows these."""
-        old, self._lines = self._lines, lines
-        if len(old) != len(lines):
+    def draw(self) -> None:
+        """The screen as it is now."""
+        old, self._lines = self._lines, self._frame(*self.size)
+        if len(old) != len(self._lines):
             self.refresh()
             return
-        changed = [at for at, (before, now) in enumerate(zip(old, lines, strict=True)) if before != now]
+        changed = [at for at, (before, now) in enumerate(zip(old, self._lines, strict=True)) if before != now]
         if changed:
             self.refresh(*(Region(0, at, self.size.width, 1) for at in changed))
+
+    def on_resize(self, event: Resize) -> None:
+        self.draw()
 
     def render_line(self, y: int) -> Strip:
         return self._strip(self._lines[y]) if y < len(self._lines) else Strip.blank(self.size.width)
@@ -67,7 +72,7 @@ class Canvas(Widget, can_focus=True):
         return "\n".join(line.text for line in self._lines)
 
 
-def _strip(line: Line, styles: dict[Tone, Style]) -> Strip:
+def _strip(line: Line, styles: Mapping[Tone, Style]) -> Strip:
     return Strip([Segment(text, styles[tone]) for text, tone in line.spans])
 
 
@@ -82,7 +87,7 @@ class Top(App[None]):
         super().__init__(ansi_color=True)
         self._admin, self._look, self._person, self._interval = admin, look, person, interval_seconds
         plain = {tone: style.without_color for tone, style in STYLES.items()}
-        self.canvas = Canvas(dict(STYLES) if coloured() else plain)
+        self.canvas = Canvas(lambda width, height: frame(self.scene(), width, height), STYLES if coloured() else plain)
         self.view = View()
         self._shown = self._newest = Facts()
         self._link = Link(Linked.CONNECTING)
@@ -98,9 +103,6 @@ class Top(App[None]):
         self.canvas.focus()
         self.run_worker(self._follow(), name="follow")
         self.set_interval(1.0, self._tick)
-
-    def on_resize(self, event: Resize) -> None:
-        self.draw()
 
     def on_key(self, event: Key) -> None:
         event.stop()
@@ -121,12 +123,7 @@ class Top(App[None]):
         if not self.view.paused:
             self._shown = self._newest
         self._choice.set()
-        self.draw()
-
-    def draw(self) -> None:
-        """The screen as it is now."""
-        width, height = self.size
-        self.canvas.put(frame(self.scene(), width, height))
+        self.canvas.draw()
 
     def scene(self) -> Scene:
         """What there is to be seen."""
@@ -149,7 +146,7 @@ class Top(App[None]):
         for about in old:
             del self._notices[about]
         if old or self._link.linked is Linked.LOST:
-            self.draw()
+            self.canvas.draw()
 
     async def _follow(self) -> None:
         """Glances for as long as the screen is there, from whichever fleet has this name."""
@@ -163,7 +160,7 @@ class Top(App[None]):
                     reason = self._look.say(error.cause)
                 since = self._link.since if self._link.linked is Linked.LOST else time.time()
                 self._link = Link(Linked.LOST, since, reason)
-                self.draw()
+                self.canvas.draw()
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     def _take(self, glance: Facts) -> None:
@@ -172,7 +169,7 @@ class Top(App[None]):
         self._past.add(glance)
         if not self.view.paused:
             self._shown = glance
-        self.draw()
+        self.canvas.draw()
 
     async def _follow_log(self) -> None:
         """The log of the chosen replica, while its pane is open."""
@@ -196,7 +193,7 @@ class Top(App[None]):
         except VlfleetError as error:
             self._tail = Tail()
             self._tail.add(f"{error}\n")
-            self.draw()
+            self.canvas.draw()
             return ""
         if not mark:
             self._tail = Tail()
@@ -205,7 +202,7 @@ class Top(App[None]):
         if self.view.back:  # what the person reads stays where it is
             self.view = replace(self.view, back=self.view.back + more)
         if found.text:
-            self.draw()
+            self.canvas.draw()
         return found.mark
 
     async def _carry_out(self, order: Order) -> None:
@@ -228,4 +225,4 @@ class Top(App[None]):
         until = time.monotonic() + _NOTICE_SECONDS if ends else float("inf")
         self._notices.pop(about, None)
         self._notices[about] = Notice(about, clean(text), tone, until)
-        self.draw()
+        self.canvas.draw()
