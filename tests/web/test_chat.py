@@ -144,7 +144,7 @@ def test_a_reload_keeps_the_conversation_and_its_pictures(gateway_page: Page) ->
     expect(page.locator(".turn")).to_have_count(0)
     page.reload()
     expect(page.locator(".turn.assistant .markdown")).to_have_text(answer)
-    page.wait_for_function("document.querySelector('.turn.user img')?.naturalWidth > 0")
+    page.wait_for_function("() => document.querySelector('.turn.user img')?.naturalWidth > 0")
     expect(page.locator(".conversations li")).to_have_count(1)
 
 
@@ -160,11 +160,11 @@ def test_an_earlier_question_is_edited_and_asked_anew(gateway_page: Page) -> Non
     expect(page.locator(".tray li")).to_have_count(1)
     page.fill("#question", "How many stars are there?")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelectorAll('.turn').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('.turn').length === 2")
     page.wait_for_selector(DONE)
     expect(page.locator(".turn.user")).to_contain_text("How many stars")
     page.reload()
-    page.wait_for_function("document.querySelector('.turn.user img')?.naturalWidth > 0")
+    page.wait_for_function("() => document.querySelector('.turn.user img')?.naturalWidth > 0")
 
 
 def test_conversations_are_renamed_exported_and_deleted(gateway_page: Page, tmp_path: Path) -> None:

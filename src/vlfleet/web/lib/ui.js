@@ -31,7 +31,7 @@ const ICONS = {
 
 /** An icon that says nothing to a screen reader: its button has a label. */
 export function icon(name) {
-  return svg("svg", { class: `icon ${name}`, viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
+  return svg("svg", { class: `icon icon-${name}`, viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
 }
 
 /** A button that is an icon; `label` is what is read out, and shown on hover. */

@@ -10,7 +10,6 @@ import { Pictures } from "./chat/pictures.js";
 import { askedTurns, fieldsOf } from "./chat/request.js";
 import { editSettings, settings } from "./chat/settings.js";
 import { side } from "./chat/side.js";
-import { snippets } from "./chat/snippets.js";
 import { Store } from "./chat/store.js";
 import { AnswerTurn, lineOf, userTurn } from "./chat/turn.js";
 import { Uploads } from "./chat/uploads.js";
@@ -232,7 +231,8 @@ class ChatView {
     this.#said.textContent = turn.error ? lineOf(turn.error) : t("answer.said", { text: turn.text.slice(0, SAID_CHARACTERS) });
   }
 
-  #code(turn, button) {
+  async #code(turn, button) {
+    const { snippets } = await import("./chat/snippets.js");
     const at = this.#chats.current.turns.indexOf(turn);
     const { system, fields } = this.#request(this.#taskOf(at + 1));
     const pictures = this.#chats.current.turns.slice(0, at + 1).findLast((each) => each.pictures?.length)?.pictures ?? [];
