@@ -95,7 +95,7 @@ def dashboard_queries() -> list[tuple[str, str]]:
     """Title and expression of each; those of variables are named after them."""
     made = json.loads(dashboard())
     variables = [
-        (each["name"], re.fullmatch(r"label_values\((.*), (\w+)\)", each["definition"]))
+        (each["name"], re.fullmatch(r"label_values\((.*), (\w+)\)", each["query"]["query"]))
         for each in made["templating"]["list"]
         if each["type"] == "query"
     ]

@@ -134,7 +134,6 @@ def _variable(name: str, label: str, query: str) -> Json:
         "name": name,
         "label": label,
         "datasource": _SOURCE,
-        "definition": query,
         "query": {"query": query, "refId": name},
         "refresh": 2,
         "sort": 7,
