@@ -13,6 +13,7 @@ from tests.doctor.machine.fake_nvml import DoctorNvml
 from tests.hardware import machines
 from tests.hardware.fake_nvml import Facts
 from vlfleet.doctor.machine.checks import CHECKS
+from vlfleet.doctor.machine.command import Ran, run
 from vlfleet.doctor.machine.examine import judge
 from vlfleet.doctor.machine.facts import gpus as facts
 from vlfleet.doctor.machine.facts import gpus_inside
@@ -135,10 +136,8 @@ def test_the_child_on_this_machine() -> None:
     ],
 )
 def test_a_child_that_hangs_or_dies_is_a_finding(script: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = facts.run
-
-    def other(argv: object, *, seconds: float, env: object) -> object:
-        return real([sys.executable, "-c", script], seconds=1 if "sleep" in script else 30)
+    def other(argv: object, *, seconds: float, env: object) -> Ran:
+        return run([sys.executable, "-c", script], seconds=1 if "sleep" in script else 30)
 
     monkeypatch.setattr(facts, "run", other)
     monkeypatch.setattr(facts, "SECONDS", 1.0)

@@ -90,7 +90,7 @@ def test_the_container(env: dict[str, str], container: str, tmp_path: Path) -> N
 @given(st.sets(st.integers(0, 300)))
 def test_lists_of_cores(cores: set[int]) -> None:
     assert cores_of(",".join(map(str, sorted(cores)))) == cores
-    runs = []
+    runs: list[list[int]] = []
     for core in sorted(cores):
         if runs and runs[-1][1] == core - 1:
             runs[-1][1] = core
