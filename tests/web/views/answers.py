@@ -1,4 +1,4 @@
-"""What an admin port answers to /plan and /report, for pages that are tested without a fleet: real plans, made up days."""
+"""What an admin port answers to /plan and /report, for pages that are tested without a fleet."""
 
 from __future__ import annotations
 

@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("playwright.sync_api")
+
+from playwright.sync_api import expect
+
 from tests.web.views.admin_double import AdminDouble, Look
 from tests.web.views.answers import answers
 
 Serve = Callable[..., AdminDouble]
+expect.set_options(timeout=20_000)  # of a busy machine: a plan takes 2 s of a quiet one
 
 
 class _Loop:

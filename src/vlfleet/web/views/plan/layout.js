@@ -11,8 +11,8 @@ const DRAWN = 16; // replicas in the picture; the rest is a number
  * `layout` is {replicas, tensor, pipeline, cpu}.
  */
 export function layoutWords({ replicas, tensor, pipeline, cpu }, t) {
-  const each = cpu ? t("plan.on_cpu") : tensor * pipeline === 1 ? t("plan.on_one")
-    : t("plan.spread", { gpus: tensor * pipeline, how: cut(tensor, pipeline, t) });
+  const each = cpu ? t("plan.on_cpu") : tensor * pipeline === 1 ? t("plan.on_one", { count: replicas })
+    : t("plan.spread", { count: replicas, gpus: tensor * pipeline, how: cut(tensor, pipeline, t) });
   return t("plan.layout", { count: replicas, replicas: number(replicas), each });
 }
 
