@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import median
-
 from vlfleet.watch.alert import Rule, Severity
 from vlfleet.watch.histogram import Histogram
 from vlfleet.watch.model import EngineSample, ReplicaSample, Sample
@@ -39,7 +37,8 @@ def crowded(window: Window) -> dict[str, float]:
             means[replica.name] = mean
     if len(means) < 2:
         return {}
-    return {name: mean / max(1.0, _middle(means, name)) for name, mean in means.items()}
+    others = _medians_of_others(means)
+    return {name: mean / max(1.0, others[name]) for name, mean in means.items()}
 
 
 def _in_flight(sample: Sample, name: str) -> float | None:
@@ -55,12 +54,22 @@ def slow(window: Window) -> dict[str, float]:
         middle = recent.quantile(0.5)
         if recent.count >= LEAST and middle:
             times[replica.name] = middle
-    return {name: time / _middle(times, name) for name, time in times.items()} if len(times) > 1 else {}
+    if len(times) < 2:
+        return {}
+    others = _medians_of_others(times)
+    return {name: time / others[name] for name, time in times.items()}
 
 
-def _middle(values: dict[str, float], name: str) -> float:
-    """The median of the others."""
-    return median(value for other, value in values.items() if other != name)
+def _medians_of_others(values: dict[str, float]) -> dict[str, float]:
+    """For each name the median of all the other values; there are two at least. In one pass, for a thousand names."""
+    names = sorted(values, key=lambda name: values[name])
+    ordered = [values[name] for name in names]
+    left = len(ordered) - 1
+    found = {}
+    for place, name in enumerate(names):
+        middle, half = (ordered[at + (at >= place)] for at in (left // 2, (left - 1) // 2))
+        found[name] = (middle + half) / 2
+    return found
 
 
 def _first_tokens(window: Window, replica: ReplicaSample) -> Histogram:

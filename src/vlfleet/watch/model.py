@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from vlfleet.hardware.reading import GpuReading
 from vlfleet.watch.histogram import EMPTY, Histogram
@@ -138,17 +139,26 @@ class Sample:
     gateway: GatewaySample = field(default_factory=GatewaySample)
 
     def replica(self, name: str) -> ReplicaSample | None:
-        return next((each for each in self.replicas if each.name == name), None)
+        return self._replicas.get(name)
 
     def gpu(self, index: int) -> GpuReading | None:
-        return next((each for each in self.gpus if each.index == index), None)
+        return self._gpus.get(index)
 
-    @property
+    @cached_property
+    def _replicas(self) -> dict[str, ReplicaSample]:
+        """By name: rules ask for each replica of each sample, which would be a million looks with a thousand."""
+        return {each.name: each for each in self.replicas}
+
+    @cached_property
+    def _gpus(self) -> dict[int, GpuReading]:
+        return {each.index: each for each in self.gpus}
+
+    @cached_property
     def first_token(self) -> Histogram:
         """Of all replicas."""
         return _all([each.traffic.first_token for each in self.replicas])
 
-    @property
+    @cached_property
     def duration(self) -> Histogram:
         """Of all replicas."""
         return _all([each.traffic.duration for each in self.replicas])

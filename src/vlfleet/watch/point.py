@@ -13,6 +13,11 @@ from vlfleet.watch.model import ReplicaSample, Sample
 Point = dict[str, float]
 """`subject|name`: a gauge, averaged over time; `subject|name^`: the largest of it; `subject|name+`: a sum."""
 
+MOST_REPLICAS = 64
+"""That have numbers of their own."""
+OTHERS = "others"
+"""The rest of a larger fleet, as one subject: a row of a thousand replicas would have 20,000 numbers."""
+
 
 def point(now: Sample, before: Sample | None) -> Point:
     """What `now` is, and what was counted since `before`."""
@@ -26,8 +31,16 @@ def point(now: Sample, before: Sample | None) -> Point:
     seconds = max(0.0, now.monotonic - before.monotonic) if before else None
     for gpu in now.gpus:
         found |= _gpu(gpu, before.gpu(gpu.index) if before else None, seconds, held=gpu.index in held)
-    for replica in now.replicas:
-        found |= _replica(replica, before.replica(replica.name) if before else None, comparable=before is not None)
+    others = []
+    for number, replica in enumerate(now.replicas):
+        old = before.replica(replica.name) if before else None
+        subject = replica.name if number < MOST_REPLICAS else OTHERS
+        numbers = _replica(subject, replica, old, comparable=before is not None)
+        if subject == OTHERS:
+            others.append({name: value for name, value in numbers.items() if value is not None})
+        else:
+            found |= numbers
+    found |= {name: value for name, value in merged(others).items() if not name.endswith("^")}
     if before is not None:
         found["fleet|refused+"] = max(0.0, now.gateway.refused_before - before.gateway.refused_before)
         found |= _buckets("fleet|first_token", now.first_token, before.first_token)
@@ -82,8 +95,9 @@ _OF_ENGINE = {
 }
 
 
-def _replica(now: ReplicaSample, before: ReplicaSample | None, *, comparable: bool) -> dict[str, float | None]:
-    subject = now.name
+def _replica(
+    subject: str, now: ReplicaSample, before: ReplicaSample | None, *, comparable: bool
+) -> dict[str, float | None]:
     found: dict[str, float | None] = {f"{subject}|in_flight": float(now.in_flight)}
     found[f"{subject}|trust"] = now.traffic.mm_trust
     if now.engine:
