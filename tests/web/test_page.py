@@ -416,6 +416,22 @@ def test_pasted_pictures_are_taken(gateway_page: Page) -> None:
     expect(gateway_page.locator(".tray li")).to_contain_text("56 × 56")
 
 
+def test_what_is_not_sent_yet_stays(admin_page: Page) -> None:
+    """In another view, in another language."""
+    page = admin_page
+    drop(page, WORD)
+    page.get_by_role("button", name="Find things").click()
+    page.keyboard.type("letter")
+    page.get_by_role("link", name="Fleet", exact=True).click()
+    page.wait_for_selector("body[data-view=fleet]")
+    page.get_by_role("link", name="Chat").click()
+    page.get_by_role("button", name="中文").click()
+    expect(page.locator("#question")).to_have_value("letter")
+    expect(page.locator(".tray li")).to_contain_text("word.png")
+    expect(page.locator(".chip[aria-pressed=true]")).to_have_text("框出物体")
+    page.wait_for_function("() => document.querySelector('.tray img')?.naturalWidth > 0")
+
+
 def test_an_answer_goes_on_while_another_view_is_shown(admin_page: Page) -> None:
     page = admin_page
     drop(page, IMAGES / "invoice.png")

@@ -33,6 +33,7 @@ async function open(app) {
   const isCounted = app.side.keyed && !app.side.admin;
   const uploads = new Uploads(app.api, pictures, isCounted);
   const [tasks, base] = await Promise.all([app.api.json("/tasks.json").catch(() => []), gatewayOf(app), chats.open()]);
+  pictures.tidy(chats.all.flatMap((each) => picturesOf(each.turns))).catch(console.warn);
   return { store, pictures, chats, uploads, isCounted, tasks, base, context: { api: app.api, uploads } };
 }
 
@@ -65,7 +66,7 @@ class ChatView {
       send: (draft) => this.#send(draft),
       stop: () => this.#chats.stop(),
       changed: () => this.#foresee(),
-    });
+    }, kept.left);
     this.#forecast = new Forecast(this.#room, this.#composer.line);
     const list = side(this.#chats, () => this.#closeSide());
     this.#root = h("div", { class: "chat" }, list.root,
@@ -92,6 +93,7 @@ class ChatView {
 
   unmount() {
     this.#forecast.stop();
+    kept.left = this.#composer.leave();
     this.#stops.forEach((stop) => stop());
     this.#root.remove();
   }

@@ -25,8 +25,11 @@ export class Composer {
   #camera = h("input", { type: "file", accept: "image/*", capture: "environment", class: "said", tabindex: -1, "aria-hidden": "true" });
   #send = h("button", { type: "submit", class: "primary send" });
 
-  /** `room` is the view's; `hooks` are {send(draft), stop(), changed()}; a draft is {text, pictures, task, at}. */
-  constructor(room, hooks) {
+  /**
+   * `room` is the view's; `hooks` are {send(draft), stop(), changed()}; a draft is {text, pictures, task, at}. `left` is
+   * what `leave` gave when the view was left.
+   */
+  constructor(room, hooks, left) {
     this.#room = room;
     this.#hooks = hooks;
     for (const input of [this.#files, this.#camera]) {
@@ -43,7 +46,16 @@ export class Composer {
           iconButton("camera", t("picture.take"), () => this.#camera.click(), { class: "touch" }),
           this.line, this.#send)));
     this.#drawTasks();
+    if (left) {
+      [this.#pictures, this.#editing, this.#text.value] = [left.pictures, left.editing, left.text];
+      this.#task = room.tasks.find(({ name }) => name === left.task) ?? null;
+    }
     this.update();
+  }
+
+  /** What is not sent yet, for when the person comes back to the view, or to it in another language. */
+  leave() {
+    return { pictures: this.#pictures, editing: this.#editing, text: this.#text.value, task: this.#task?.name };
   }
 
   /** The draft as turns would have it. */
@@ -80,7 +92,7 @@ export class Composer {
 
   /** Puts an earlier question here, to be sent anew in its place. */
   edit(turn, at) {
-    this.#editing = { at, kept: turn.pictures ?? [] };
+    this.#editing = { at, kept: turn.pictures ?? [], conversation: this.#room.chats.current };
     this.#pictures = [...(turn.pictures ?? [])];
     this.#text.value = turn.text;
     this.#task = null;
@@ -96,8 +108,9 @@ export class Composer {
     this.#changed();
   }
 
-  /** The state of the conversation has changed. */
+  /** The state of the conversation has changed, or another one is shown. */
   update() {
+    if (this.#editing && this.#editing.conversation !== this.#room.chats.current) return this.clear();
     const isRunning = this.#room.chats.isRunning();
     const canSend = !this.#adding && !this.isEmpty && !(this.#task?.needs && !this.#text.value.trim());
     replace(this.#send, icon(isRunning ? "stop" : "send"), h("span", { class: "said" }, t(isRunning ? "stop" : "send")));

@@ -11,6 +11,8 @@ const SENT_AS_IS = new Set(["image/png", "image/jpeg", "image/webp", "image/gif"
 const MAX_BYTES = 16 << 20;
 const MAX_PIXELS = 33_500_000;
 const THUMBNAIL = 360;
+/** A day: another tab may be about to send a picture. */
+const UNSENT_MILLISECONDS = 86_400_000;
 
 /** A file that is no picture, or one that this browser cannot read. */
 export class NoPictureError extends Error {}
@@ -52,7 +54,7 @@ export class Pictures {
     const side = (pixels) => Math.max(1, Math.round(pixels * scale));
     const thumbnail = await drawn(bitmap, side(width), side(height), "image/webp", 0.8);
     bitmap.close();
-    await this.#store.put("pictures", { id: picture.id, blob, thumbnail });
+    await this.#store.put("pictures", { id: picture.id, blob, thumbnail, added: Date.now() });
     return picture;
   }
 
@@ -76,6 +78,14 @@ export class Pictures {
   release() {
     for (const address of this.#addresses.values()) URL.revokeObjectURL(address);
     this.#addresses.clear();
+  }
+
+  /** Forgets old pictures that are in none of the conversations: those that were added and never sent. */
+  async tidy(used) {
+    const ids = new Set(used.map((picture) => picture.id));
+    const isOld = ({ added }) => Date.now() - added > UNSENT_MILLISECONDS;
+    const lost = (await this.#store.all("pictures")).filter((record) => !ids.has(record.id) && isOld(record));
+    if (lost.length) await this.remove(lost);
   }
 
   async remove(pictures) {

@@ -19,10 +19,10 @@ export function settings() {
 /** Lets the person change them. Resolves to whether something was changed. */
 export async function editSettings({ api, side }) {
   const now = settings();
-  const system = h("textarea", { rows: 3, value: now.system, placeholder: t("system.none") });
+  const system = h("textarea", { rows: 3, autofocus: true, value: now.system, placeholder: t("system.none") });
   const temperature = h("input", { type: "number", min: 0, max: 2, step: 0.1, value: now.temperature ?? "", placeholder: t("by.server") });
   const maxTokens = h("input", { type: "number", min: 1, step: 1, value: now.max_tokens ?? "", placeholder: t("by.server") });
-  const key = h("input", { type: "password", value: api.key, autocomplete: "off", spellcheck: false });
+  const key = h("input", { type: "password", value: api.key, autocomplete: "off", spellcheck: false, autofocus: true });
   const needsKey = side.keyed && !side.admin;
   const field = (label, input, hint) => h("label", { class: "field" }, h("span", { class: "soft small" }, label), input, hint && h("small", { class: "soft small" }, hint));
   const done = await dialog({

@@ -51,7 +51,7 @@ export class AnswerTurn {
   #isRaw = false;
   #text = h("div", { class: "markdown" });
   #shown = h("div", { class: "figure-place" });
-  #error = h("div", { class: "answer-error", role: "alert", hidden: true });
+  #error = h("div", { class: "answer-error", hidden: true });
   #facts = h("div", { class: "facts soft number" });
   #buttons = h("div", { class: "turn-actions" });
   #timer = 0;
@@ -142,7 +142,7 @@ export class AnswerTurn {
     replace(this.#buttons,
       text && h("button", { type: "button", class: "quiet small", "aria-pressed": String(this.#isRaw), onclick: () => this.#toggle() }, t("raw")),
       text && iconButton("copy", t("copy"), async () => toast((await copy(text)) ? t("copied") : t("copy.failed")), { class: "small" }),
-      iconButton("retry", t("again"), () => this.#actions.again(this.#turn), { class: "small" }));
+      this.#turn.state !== "failed" && iconButton("retry", t("again"), () => this.#actions.again(this.#turn), { class: "small" }));
   }
 
   #toggle() {
