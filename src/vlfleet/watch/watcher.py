@@ -33,8 +33,8 @@ FILE = "history.sqlite"
 """In the fleet's folder."""
 SAMPLE_SECONDS = 1.0
 SECONDS_A_REPLICA = 0.01
-"""A look costs 0.6 ms of the loop for each replica (tests/watch/test_thousand.py): with more than a hundred of them there
-are fewer looks, so that watching stays below a tenth of a core."""
+"""A look costs 0.6 ms of the loop for each replica (tests/watch/test_thousand.py): with more than a hundred there are
+fewer looks, so that watching stays below a tenth of a core."""
 FLUSH_SECONDS = 5.0
 """What a kill -9 loses of history, at most."""
 RETRY_SECONDS = 60.0
