@@ -18,7 +18,7 @@ from vlfleet.cli.up import UpCommand, _default_name
 from vlfleet.fleet.spec import FleetSpec
 
 HEAVY = ("aiohttp", "pydantic", "torch", "PIL", "rich", "transformers", "numpy", "uvloop", "orjson", "psutil")
-COMMANDS = ("up", "down", "status", "logs", "ask", "chat", "batch", "route", "keys", "demo", "version")
+COMMANDS = ("up", "down", "status", "top", "logs", "ask", "chat", "batch", "route", "keys", "demo", "version")
 
 
 @pytest.mark.parametrize("args", [["--help"], *([command, "--help"] for command in COMMANDS), ["--version"]])
