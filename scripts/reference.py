@@ -63,6 +63,20 @@ def doctor() -> str:
     return "\n".join(lines) + "\n"
 
 
+def machine() -> str:
+    """The checks of `vlfleet doctor`, by group."""
+    from vlfleet.doctor.machine.check import Group
+    from vlfleet.doctor.machine.checks import CHECKS
+
+    lines = ["# What `vlfleet doctor` looks at", "", f"{len(CHECKS)} checks; docs/doctor.md tells how to read them."]
+    for group in Group:
+        lines += ["", f"## {group.value}", "", "| check | why it matters | what to do | source |", "|---|---|---|---|"]
+        for check in (check for check in CHECKS if check.group is group):
+            cells = (check.why, check.remedy, check.source)
+            lines.append(f"| `{check.name}` | " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _range(first: str, last: str) -> str:
     return f"{first} to {last}" if first and last else f"from {first}" if first else f"to {last}" if last else "any"
 
@@ -87,7 +101,8 @@ def lint() -> str:
 
 def main() -> None:
     stale = []
-    for name, write in {"cli.md": cli, "doctor.md": doctor, "embedded.md": embedded, "lint.md": lint}.items():
+    pages = {"cli.md": cli, "doctor.md": doctor, "embedded.md": embedded, "lint.md": lint, "machine.md": machine}
+    for name, write in pages.items():
         file, text = FOLDER / name, write()
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             stale.append(name)

@@ -49,7 +49,7 @@ def machine(model: str, nodes: str, quick: bool, verbose: bool, as_json: bool) -
             raise VlfleetError(f"--nodes: {error}", "give host,host:port,...", ExitCode.USAGE) from None
     if not quick and sys.stderr.isatty():
         note("looking at this machine: half a minute, up to three where GPUs hang (--quick leaves the slow part out)")
-    begun = time.monotonic()
+    before, begun = set(threading.enumerate()), time.monotonic()
     outcomes = examine(Scene(model=model, nodes=names, quick=quick))
     seconds = time.monotonic() - begun
     if as_json:
@@ -57,12 +57,12 @@ def machine(model: str, nodes: str, quick: bool, verbose: bool, as_json: bool) -
     else:
         print("\n".join(told(outcomes, verbose=verbose, width=_width())))
     sick = worst(outcomes) is Verdict.FAIL
-    _leave(ExitCode.UNHEALTHY if sick else ExitCode.DONE)
+    _leave(ExitCode.UNHEALTHY if sick else ExitCode.DONE, before)
 
 
-def _leave(code: ExitCode) -> None:
-    """Threads that hang in a driver or a network disk would keep this process for ever."""
-    if any(thread.name.startswith("doctor-") for thread in threading.enumerate()):
+def _leave(code: ExitCode, before: set[threading.Thread]) -> None:
+    """Threads that hang in a driver or a network disk would keep this process for ever: it ends without them."""
+    if any(thread not in before for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -129,8 +129,8 @@ RULES = (
         kind=FailureKind.MACHINE,
         signs=(sign("probability tensor contains either <~>inf"),),
         cause="the logits hold inf or nan; where one GPU alone is fine, copies between the GPUs come out wrong",
-        remedy="copy a tensor from cuda:0 to cuda:1 and compare; driver 570 or later with CUDA 12.8, iommu=pt or ACS"
-        " off; or one GPU a process",
+        remedy="`vlfleet doctor` copies between the GPUs and compares; driver 570 or later with CUDA 12.8, iommu=pt or"
+        " ACS off; or one GPU a process",
         covers=("Q35",),
         threads=("QwenLM/Qwen3-VL#299", "QwenLM/Qwen3-VL#1396", "QwenLM/Qwen3-VL#855"),
         role=Role.GENERAL,

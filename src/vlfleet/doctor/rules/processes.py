@@ -21,8 +21,9 @@ def _peer_to_peer(found: Found) -> str:
             " (`vlfleet logs`, nvidia-smi, dmesg | grep -i xid)"
         )
     return (
-        "the GPUs cannot talk: try NCCL_P2P_DISABLE=1 with --disable-custom-all-reduce; if that helps, set iommu=pt on"
-        " the kernel's command line or switch ACS off in the BIOS"
+        "the GPUs cannot talk (`vlfleet doctor` tries copies and an all-reduce): test NCCL_P2P_DISABLE=1 with"
+        " --disable-custom-all-reduce; if that helps, set iommu=pt on the kernel's command line or switch ACS off"
+        " in the BIOS"
     )
 
 

@@ -28,7 +28,7 @@ def _vllm(known: Known) -> Finding:
             return (slow if gpus else none)(f"{packages.no_vllm}{embedded}")
         return fail(packages.no_vllm, "VLFLEET_VLLM must name the virtual environment, python or `vllm` that has it")
     release = parse_release(packages.vllm)
-    saw = f"vLLM {packages.vllm} in {packages.python}"
+    saw = f"vLLM {packages.vllm} in {packages.python} (Python {_dotted(packages.python_version)})"
     numbers = {"vllm": packages.vllm, "python": packages.python}
     if release < versions.FIRST:
         return fail(f"{saw} is older than {_dotted(versions.FIRST)}", "pip install -U vllm", **numbers)
