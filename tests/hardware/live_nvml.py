@@ -27,7 +27,7 @@ BUSY: Facts = {
 class LiveNvml(FakeNvml):
     """Counts what it is asked in `asked`."""
 
-    nvmlEventTypeXidCriticalError = pynvml.nvmlEventTypeXidCriticalError
+    nvmlEventTypeXidCriticalError = pynvml.nvmlEventTypeXidCriticalError  # noqa: N815
 
     def __init__(self, facts: Facts) -> None:
         super().__init__(facts)
@@ -61,10 +61,11 @@ class LiveNvml(FakeNvml):
 
     def nvmlDeviceGetFieldValues(self, handle: Handle, fields: list[tuple[int, int]]) -> Any:  # noqa: N802
         self.asked.append("nvmlDeviceGetFieldValues")
-        known = self._gpu("nvmlDeviceGetFieldValues", handle).get("live", {}).get("fields")
+        live: Facts = self._gpu("nvmlDeviceGetFieldValues", handle).get("live", {})
+        known, types = live.get("fields"), live.get("field_types", {})
         if known is None:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
-        return [_field(known.get(number)) for number, _ in fields]
+        return [_field(known.get(number), types.get(number, 3)) for number, _ in fields]
 
     def nvmlEventSetCreate(self) -> str:  # noqa: N802
         self._fail("nvmlEventSetCreate")
@@ -96,9 +97,13 @@ def _rates(shares: tuple[int, int]) -> Any:
     return SimpleNamespace(gpu=shares[0], memory=shares[1])
 
 
-def _field(value: int | None) -> Any:
+def _field(value: int | None, kind: int) -> Any:
+    """`kind` is NVML's type: 1 has 32 bits, as PCIe's counters on an H200; 3 has 64."""
     field = pynvml.c_nvmlFieldValue_t()
     field.nvmlReturn = pynvml.NVML_SUCCESS if value is not None else pynvml.NVML_ERROR_NOT_SUPPORTED
-    field.valueType = pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
-    field.value.ullVal = value or 0
+    field.valueType = kind
+    if kind == pynvml.NVML_VALUE_TYPE_UNSIGNED_INT:
+        field.value.uiVal = value or 0
+    else:
+        field.value.ullVal = value or 0
     return field

@@ -118,6 +118,21 @@ def _lacks(fake: LiveNvml, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake, name, missing)
 
 
+def test_counters_of_32_bits_go_on_when_they_wrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = {**BUSY, "fields": {197: (1 << 32) - 1000, 198: 5, 138: 3, 139: 4}, "field_types": {197: 1, 198: 1}}
+    made, fake = reader(one(live), monkeypatch)
+    counters = fake.facts["gpus"][0]["live"]["fields"]
+    first = made.read()[0]
+    assert first.pcie_sent_bytes == (1 << 32) - 1000
+    counters.update({197: 500, 198: 9})
+    second = made.read()[0]
+    assert second.pcie_sent_bytes == (1 << 32) + 500
+    assert second.pcie_received_bytes == 9
+    counters[197] = 400
+    third = made.read()[0]
+    assert third.pcie_sent_bytes == (2 << 32) + 400
+
+
 def test_mig_hides_the_utilisation_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     live = {name: value for name, value in BUSY.items() if name != "utilization"}
     made, _ = reader(one(live, mig=1), monkeypatch)

@@ -35,7 +35,8 @@ class GpuReading:
     xid_at: float = 0.0
     """When; seconds since the epoch."""
     pcie_sent_bytes: int | None = None
-    """Since the driver was loaded, as are the next three; the difference of two readings tells the rate."""
+    """The difference of two readings tells the rate, as it does of the next three: they count since the driver was
+    loaded, or from anywhere."""
     pcie_received_bytes: int | None = None
     nvlink_sent_bytes: int | None = None
     nvlink_received_bytes: int | None = None

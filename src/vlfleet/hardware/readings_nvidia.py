@@ -18,6 +18,7 @@ nvmlDeviceGetPcieThroughput is not used: it sleeps 20 ms for each answer."""
 _ALL_LINKS = 0xFFFFFFFF
 """The scope of a field of NVLink that sums over all links."""
 _FIELDS = ((_PCIE_SENT, 0), (_PCIE_RECEIVED, 0), (_NVLINK_SENT, _ALL_LINKS), (_NVLINK_RECEIVED, _ALL_LINKS))
+_WRAP = 1 << 32
 _UNITS = (1, 1, 1024, 1024)
 """Bytes of each field's unit: NVLink counts KiB."""
 SELDOM_SECONDS = 9.5
@@ -38,6 +39,8 @@ class NvidiaReader:
         """Name, power limit and MIG, which hardly ever change."""
         self._seldom: dict[tuple[int, str], tuple[float, Any]] = {}
         """Answers of costly questions, and when they came."""
+        self._counted: dict[tuple[int, int], tuple[int, int]] = {}
+        """Of counters with 32 bits: what they said last, and how far they have counted."""
         self._opened_at = 0.0
         self._xids: XidEvents | None = None
         self._last_xids: Mapping[int, tuple[int, float]] = {}
@@ -168,9 +171,20 @@ class NvidiaReader:
             return (None,) * len(_FIELDS)
         success = self._nvml.NVML_SUCCESS
         return tuple(
-            _number(self._nvml, value) * unit if value.nvmlReturn == success else None
-            for value, unit in zip(values, _UNITS, strict=True)
+            self._unwrapped(index, number, value) * unit if value.nvmlReturn == success else None
+            for (number, _), value, unit in zip(_FIELDS, values, _UNITS, strict=True)
         )
+
+    def _unwrapped(self, index: int, number: int, field: Any) -> int:
+        """A counter that only grows. PCIe's have 32 bits (H200, driver 580; nvml.h: "value can be wrapped"): more than
+        4 GiB between two readings are counted too low."""
+        value = _number(self._nvml, field)
+        if field.valueType != self._nvml.NVML_VALUE_TYPE_UNSIGNED_INT:
+            return value
+        last, total = self._counted.get((index, number), (value, value))
+        total += (value - last) % _WRAP
+        self._counted[index, number] = value, total
+        return total
 
 
 def _number(nvml: Any, field: Any) -> int:

@@ -71,7 +71,18 @@ def _gpu(now: GpuReading, before: GpuReading | None, seconds: float | None, *, h
         found[f"{subject}|joules+"] = used if used >= 0 else None  # its driver was loaded anew
     elif now.power_watts is not None:
         found[f"{subject}|joules+"] = now.power_watts * seconds
+    for link in ("pcie", "nvlink"):
+        found[f"{subject}|{link}_bytes+"] = _moved(now, before, link)
     return found
+
+
+def _moved(now: GpuReading, before: GpuReading | None, link: str) -> float | None:
+    """Bytes both ways."""
+    ways = [
+        (getattr(now, name), getattr(before, name, None)) for name in (f"{link}_sent_bytes", f"{link}_received_bytes")
+    ]
+    grown = [new - old for new, old in ways if new is not None and old is not None and new >= old]
+    return float(sum(grown)) if grown else None
 
 
 _COUNTED = {

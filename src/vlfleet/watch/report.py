@@ -100,7 +100,7 @@ def build(
         resolution_seconds=resolution,
         figures=figures,
         replicas={name: replica_of(whole, name) for name in replicas},
-        gpus={name: gpu_of(whole, name) for name in gpus},
+        gpus={name: gpu_of(whole, name, watched) for name in gpus},
         incidents=tuple(_incidents(events)),
         charts=charts(bins, replicas, gpus, resolution),
         cost=cost_of(whole, figures, replicas, held, watched, price_per_gpu_hour),

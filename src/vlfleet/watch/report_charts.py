@@ -55,6 +55,14 @@ def charts(bins: Sequence[Bin], replicas: list[str], gpus: list[str], resolution
             for each in bins
         )
 
+    def links(name: str) -> Curve:
+        keys = (f"{name}|pcie_bytes+", f"{name}|nvlink_bytes+")
+        sums = ([each.point[key] for key in keys if key in each.point] for each in bins)
+        return tuple(
+            sum(found) / (each.rows * resolution * 1e6) if found else None
+            for each, found in zip(bins, sums, strict=True)
+        )
+
     def mean(key: str) -> Curve:
         return tuple(each.point.get(key) for each in bins)
 
@@ -82,6 +90,7 @@ def charts(bins: Sequence[Bin], replicas: list[str], gpus: list[str], resolution
         Chart("KV cache in use", "share", {name: mean(f"{name}|kv") for name in replicas}),
         Chart("GPU utilisation", "share", {name: mean(f"{name}|utilization") for name in gpus}),
         Chart("GPU memory", "share", {name: mean(f"{name}|memory") for name in gpus}),
+        Chart("GPU links: PCIe and NVLink", "MB a second", {name: links(name) for name in gpus}),
         Chart("GPU power", "W", {name: mean(f"{name}|watts") for name in gpus}),
         Chart(
             "Media",

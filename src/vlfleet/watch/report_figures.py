@@ -165,13 +165,15 @@ def replica_of(whole: Point, name: str) -> Figures:
     }
 
 
-def gpu_of(whole: Point, name: str) -> Figures:
+def gpu_of(whole: Point, name: str, watched: float) -> Figures:
     return {
         "utilization": whole.get(f"{name}|utilization"),
         "memory_most": _most(whole, f"{name}|memory"),
         "celsius_most": _most(whole, f"{name}|celsius"),
         "watts": whole.get(f"{name}|watts"),
         "kwh": summed(whole, name, "joules") / 3.6e6 or None,
+        "pcie_bytes_per_second": _share(summed(whole, name, "pcie_bytes"), watched),
+        "nvlink_bytes_per_second": _share(summed(whole, name, "nvlink_bytes"), watched),
     }
 
 

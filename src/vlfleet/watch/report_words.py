@@ -49,6 +49,8 @@ LABELS = {
     "memory_most": "memory at most",
     "celsius_most": "at most, C",
     "watts": "power, W",
+    "pcie_bytes_per_second": "PCIe a second",
+    "nvlink_bytes_per_second": "NVLink a second",
 }
 SIZE_HEAD = (
     *("visual tokens of a request", "requests", "first token, p50", "first token, p95"),
@@ -72,10 +74,10 @@ def value(name: str, number: float | None) -> str:
         return duration(number)
     if "gpu_seconds" in name:
         return f"{number:.3g}"
+    if name.startswith("bytes") or "_bytes" in name:
+        return size(number)
     if name.endswith("seconds"):
         return seconds(number)
-    if name.startswith("bytes"):
-        return size(number)
     if name.endswith("_real") or name.endswith("_median"):
         return f"{number:.2f}x"
     return plain(number)
