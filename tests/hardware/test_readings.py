@@ -120,6 +120,7 @@ def _lacks(fake: LiveNvml, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_counters_of_32_bits_go_on_when_they_wrap(monkeypatch: pytest.MonkeyPatch) -> None:
     live = {**BUSY, "fields": {197: (1 << 32) - 1000, 198: 5, 138: 3, 139: 4}, "field_types": {197: 1, 198: 1}}
+    monkeypatch.setattr("vlfleet.hardware.readings_nvidia.SELDOM_SECONDS", 0.0)
     made, fake = reader(one(live), monkeypatch)
     counters = fake.facts["gpus"][0]["live"]["fields"]
     first = made.read()[0]

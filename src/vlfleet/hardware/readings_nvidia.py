@@ -177,7 +177,7 @@ class NvidiaReader:
 
     def _unwrapped(self, index: int, number: int, field: Any) -> int:
         """A counter that only grows. PCIe's have 32 bits (H200, driver 580; nvml.h: "value can be wrapped"): more than
-        4 GiB between two readings are counted too low."""
+        4 GiB in `SELDOM_SECONDS`, which a model that loads moves, are counted too low."""
         value = _number(self._nvml, field)
         if field.valueType != self._nvml.NVML_VALUE_TYPE_UNSIGNED_INT:
             return value

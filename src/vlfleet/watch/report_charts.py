@@ -11,8 +11,8 @@ from vlfleet.watch.sizes import SIZES
 
 BINS = 240
 """Points of a curve, at most: two pixels each on a laptop's screen."""
-LEAST_SECONDS = 5.0
-"""Of a point: a percentile of fewer requests jumps about."""
+LEAST_SECONDS = 10.0
+"""Of a point: a percentile of fewer requests jumps about, and traffic of GPUs is asked for so often."""
 Curve = tuple[float | None, ...]
 
 
