@@ -185,10 +185,14 @@ def test_curves_where_there_is_room() -> None:
 
 def test_a_lost_fleet_is_told_with_its_time_and_reason() -> None:
     lost = replace(scene(BUSY), link=Link(Linked.LOST, AT - 7, "nobody listens there"))
-    lines = frame(lost, 100, 24)
+    lines = frame(lost, 120, 24)
     assert lines[0].text.endswith("LOST 12s ago, reconnecting")
     assert lines[1].text.startswith("Lost the fleet at 16:19:53: nobody listens there; what you see is from before")
     assert lines[1].spans[0].tone is Tone.BAD
+    long = frame(replace(lost, link=Link(Linked.LOST, AT, "word " * 40)), 80, 24)
+    assert [len(line.text) for line in long[:4]] == [80] * 4
+    assert long[2].text.endswith("…")
+    assert "38 req/s" in long[3].text
     never = replace(lost, glance=Facts(), link=Link(Linked.CONNECTING))
     assert "waiting for the first glance" in frame(never, 80, 24)[1].text
 

@@ -178,12 +178,21 @@ def test_alerts_are_acknowledged_and_silenced_without_a_question() -> None:
     assert typed(BUSY, "s").order is None
 
 
+def test_what_is_explained_does_not_become_another_row() -> None:
+    view = typed(BUSY, "tab tab e").view
+    later = {**BUSY, "requests": BUSY["requests"][1:]}
+    for facts, told in ((BUSY, "predicted last token"), (later, "it is gone")):
+        screen = "\n".join(line.text for line in frame(Scene(Facts(facts), AT, LOOK, view), 80, 40))
+        assert "─ req-00000 ─" in screen
+        assert told in screen
+
+
 def test_pause_help_explain_and_quit() -> None:
     assert typed(BUSY, "p").view.paused
     assert not typed(BUSY, "p p").view.paused
     assert typed(BUSY, "question_mark").view.box is Box.HELP
     assert typed(BUSY, "question_mark j j").view.scroll == 2
-    assert typed(BUSY, "e escape").view == View()
+    assert typed(BUSY, "e escape").view.box is None
     assert not typed(BUSY, "e q").quit  # closes the box
     assert typed(BUSY, "q").quit
     for keys in ("ctrl+c", "r ctrl+c", "e ctrl+c"):

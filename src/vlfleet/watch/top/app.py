@@ -157,7 +157,7 @@ class Top(App[None]):
                         self._take(Facts(glance))
                     reason = self._look.say("the connection was cut")
                 except VlfleetError as error:
-                    reason = self._look.say(error.cause)
+                    reason = self._look.say(error.cause) + (f" ({error.remedy})" if error.remedy else "")
                 since = self._link.since if self._link.linked is Linked.LOST else time.time()
                 self._link = Link(Linked.LOST, since, reason)
                 self.canvas.draw()

@@ -186,6 +186,7 @@ _KEYS = {
 }
 _DETAILS = {
     "nothing is chosen": "没有选择",
+    "it is gone": "已经结束",
     "{flying} in flight, {running} run, {waiting} wait": "在途 {flying}，运行 {running}，等待 {waiting}",
     "what": "内容",
     "severity": "级别",

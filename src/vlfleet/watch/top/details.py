@@ -8,10 +8,11 @@ from vlfleet.watch.top.alert import advice_of, severity_of, text_of
 from vlfleet.watch.top.facts import Facts
 from vlfleet.watch.top.figures import gib, number, pair, ratio, seconds, share
 from vlfleet.watch.top.heading import clock
+from vlfleet.watch.top.line import clean
 from vlfleet.watch.top.look import Look
 from vlfleet.watch.top.machine import number_of, temperature, trouble
 from vlfleet.watch.top.replicas import gpus_of, phase
-from vlfleet.watch.top.rows import chosen, rows
+from vlfleet.watch.top.rows import rows, still
 from vlfleet.watch.top.scene import Scene
 from vlfleet.watch.top.view import Pane
 
@@ -23,9 +24,10 @@ def details(scene: Scene) -> tuple[str, list[Told]]:
     """A title, and what is known of the chosen row; the log has the chosen replica's."""
     pane, glance, look = scene.view.pane, scene.glance, scene.look
     pane = Pane.REPLICAS if pane is Pane.LOG else pane
-    facts = chosen(glance, scene.view, pane)
+    facts = still(glance, scene.view, pane)
     if facts is None:
-        return look.say("nothing is chosen"), []
+        wanted = scene.view.chosen.get(pane)
+        return (clean(wanted), [(look.say("it is gone"), "")]) if wanted else (look.say("nothing is chosen"), [])
     match pane:
         case Pane.GPUS:
             name = f"gpu{facts.text('index')}"

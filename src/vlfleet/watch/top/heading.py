@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from vlfleet.watch.top.facts import Facts
 from vlfleet.watch.top.figures import age, number, pair, seconds, size
-from vlfleet.watch.top.line import Line, Span, Tone, fit, flow, join, line, pad
+from vlfleet.watch.top.line import Line, Span, Tone, fit, flow, join, line, pad, wrap
 from vlfleet.watch.top.look import Look
 from vlfleet.watch.top.scene import Linked, Scene
 from vlfleet.watch.top.well import ready_of, verdict
@@ -37,10 +37,10 @@ class Figure(NamedTuple):
 
 
 def heading(scene: Scene, width: int, curves: bool) -> list[Line]:
-    """Three lines, or four with curves."""
+    """Which fleet, whether it is well (in two lines where it must be), and figures; their curves below them."""
     told = figures(scene.glance, scene.look)
     below = _grid(scene, told, width) if curves else [flow((each.line for each in told), width)]
-    return [_title(scene, width), _sentence(scene), *below]
+    return [_title(scene, width), *_sentence(scene, width), *below]
 
 
 def figures(glance: Facts, look: Look) -> list[Figure]:
@@ -98,16 +98,24 @@ def clock(at: float | None) -> str:
         return "-"
 
 
-def _sentence(scene: Scene) -> Line:
+def _sentence(scene: Scene, width: int) -> list[Line]:
     """Whether the fleet is well; where nobody can know it now, why."""
+    text, tone = _said(scene)
+    first, *rest = wrap(text, width)
+    if not rest:
+        return [line(first, tone)]
+    return [line(first, tone), line(fit(" ".join(rest), width, ellipsis=scene.look.signs.ellipsis), tone)]
+
+
+def _said(scene: Scene) -> tuple[str, Tone]:
     say, link = scene.look.say, scene.link
     if link.linked is Linked.LOST:
         text = say("Lost the fleet at {when}: {reason}", when=clock(link.since), reason=link.reason)
-        return line(text + (say("; what you see is from before") if scene.glance else ""), Tone.BAD)
+        return text + (say("; what you see is from before") if scene.glance else ""), Tone.BAD
     if not scene.glance:
-        return line(link.reason or say("waiting for the first glance"), Tone.WARN)
+        return say("waiting for the first glance"), Tone.WARN
     judged = verdict(scene.glance, scene.look)
-    return line(judged.text, judged.tone)
+    return judged.text, judged.tone
 
 
 def _grid(scene: Scene, told: list[Figure], width: int) -> list[Line]:

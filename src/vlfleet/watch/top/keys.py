@@ -9,7 +9,7 @@ from typing import NamedTuple
 from vlfleet.watch.top import orders
 from vlfleet.watch.top.facts import Facts
 from vlfleet.watch.top.look import Look
-from vlfleet.watch.top.rows import chosen_at, key, rows
+from vlfleet.watch.top.rows import chosen, chosen_at, key, rows
 from vlfleet.watch.top.view import Box, Order, Pane, View
 
 _PAGE = 10
@@ -54,7 +54,7 @@ def press(view: View, name: str, glance: Facts, look: Look, person: str) -> Pres
         case "s":
             return Pressed(view, orders.silence(glance, view))
         case "e" | "enter":
-            return Pressed(replace(view, box=Box.DETAILS, scroll=0))
+            return Pressed(replace(_kept(view, glance), box=Box.DETAILS, scroll=0))
         case "question_mark" | "h" | "f1":
             return Pressed(replace(view, box=Box.HELP, scroll=0))
         case "p" | "space":
@@ -78,6 +78,13 @@ def _in_box(view: View, box: Box, name: str) -> Pressed:
 
 _MOST = 10_000
 """Lines that a box is scrolled at most; what is drawn stops at its end."""
+
+
+def _kept(view: View, glance: Facts) -> View:
+    """With the chosen row chosen for good: what is explained does not become another row when it goes."""
+    pane = Pane.REPLICAS if view.pane is Pane.LOG else view.pane
+    row = chosen(glance, view, pane)
+    return view.choose(pane, key(pane, row)) if row else view
 
 
 def _move(view: View, steps: int, glance: Facts) -> View:

@@ -45,6 +45,13 @@ def chosen_at(view: View, pane: Pane, found: Sequence[Facts]) -> int:
     return next((at for at, each in enumerate(found) if key(pane, each) == wanted), 0)
 
 
+def still(glance: Facts, view: View, pane: Pane) -> Facts | None:
+    """The row that was chosen by hand; None when it is gone. Where none was, the first one."""
+    wanted = view.chosen.get(pane)
+    found = rows(glance, pane)
+    return next((each for each in found if wanted is None or key(pane, each) == wanted), None)
+
+
 def chosen(glance: Facts, view: View, pane: Pane) -> Facts | None:
     """The chosen row; None in an empty pane."""
     found = rows(glance, pane)
