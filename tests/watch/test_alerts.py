@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -334,6 +335,23 @@ def test_every_rule_has_its_cases() -> None:
     codes = [rule.code for rule in RULES]
     assert len(set(codes)) == len(codes)
     assert {case.code for case in CASES} == set(codes)
+
+
+def test_the_docs_name_each_rule_and_each_code_as_they_are() -> None:
+    lines = (Path(__file__).parents[2] / "docs/watch.md").read_text().splitlines()
+    told = [line.split(" | ")[:5] for line in lines if line.startswith("| `") and line.count(" | ") == 5]
+    assert told == [
+        [
+            f"| `{rule.code}`",
+            rule.severity.name.lower(),
+            f"{rule.raise_at:g}",
+            f"{rule.clear_below:g}",
+            f"{rule.for_seconds:.0f} s",
+        ]
+        for rule in RULES
+    ]
+    codes = [f"| {code} | {xid.what} | {xid.do} |" for code, xid in XIDS.items() if xid.critical]
+    assert [line for line in lines if line in codes] == codes
 
 
 def test_a_fleet_that_is_well_and_one_that_is_idle_are_silent() -> None:

@@ -220,7 +220,7 @@ RULES = (
         1,
         1,
         "{subject} is lost or has memory errors that cannot be corrected",
-        "see `dmesg | grep -i xid` and nvidia-smi -q -d ECC; reset or replace the board",
+        "see `dmesg` and nvidia-smi -q -d ECC; reset or replace the board",
         clear_seconds=60,
     ),
     Rule(
