@@ -13,6 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.gateway.rig import until
 from tests.watch.rig import WELL
@@ -239,6 +241,32 @@ def test_every_field_is_an_option_of_the_planner() -> None:
     known = {name.replace("_", "-") for name in inspect.signature(plan).parameters} | {"for"}
     assert {option.removeprefix("--") for option, _ in FIELDS.values()} <= known
     assert words({"images": "", "gpus": None, "concurrency": 8}) == ["--concurrency=8"]
+
+
+@given(
+    st.dictionaries(st.sampled_from([*FIELDS, "model", "--prove"]), st.text() | st.integers() | st.floats() | st.none())
+)
+def test_whatever_is_asked_only_known_options_come_of_it(asked: dict[str, Any]) -> None:
+    try:
+        found = words(asked)
+    except ApiError:
+        return
+    known = {option for option, _ in FIELDS.values()}
+    for word in found:
+        option, _, value = word.partition("=")
+        assert option in known
+        assert value.isascii()
+        assert value.isprintable()
+        assert not value.startswith(("-", "/", ".", "~"))
+
+
+async def test_a_planner_that_is_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, "os.kill(os.getpid(), 9)")
+    async with admin(plans()) as session, session.post("/plan", json={}) as answer:
+        assert (answer.status, (await answer.json())["error"]["code"]) == (500, "not_planned")
+    script(monkeypatch, 'print(\'{"fits": true, "seconds": Infinity}\')')
+    async with admin(plans()) as session, session.post("/plan", json={}) as answer:
+        assert await answer.json() == {"plan": {"fits": True, "seconds": None}, "memory_svg": None}
 
 
 def script(monkeypatch: pytest.MonkeyPatch, code: str) -> None:

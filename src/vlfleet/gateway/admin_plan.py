@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from vlfleet.errors import ExitCode
@@ -21,7 +21,7 @@ from vlfleet.gateway.pages import json_response
 SECONDS = 120.0
 """For one plan; the largest of docs/measurements.md takes a tenth of that."""
 _WHOLE, _SHARE = re.compile(r"\d{1,9}"), re.compile(r"\d{1,3}(\.\d{1,3})?%?")
-_WORD, _TIME = re.compile(r"[a-z0-9_-]{1,32}"), re.compile(r"\d{1,6}(\.\d{1,3})?(ms|s)?")
+_WORD, _TIME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}"), re.compile(r"\d{1,6}(\.\d{1,3})?(ms|s)?")
 FIELDS: Mapping[str, tuple[str, re.Pattern[str]]] = {
     "gpus": ("--gpus", re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,_+-]{0,199}")),
     "link": ("--link", _WORD),
@@ -88,9 +88,10 @@ def plan_routes(
             picture = Path(folder) / "memory.svg"
             done = await work.run("plan", *options, f"--picture={picture}", "--json", "--", model)
             if not done.out or done.code not in (ExitCode.DONE, ExitCode.DOES_NOT_FIT):
-                status = {ExitCode.USAGE: 400, ExitCode.DOES_NOT_FIT: 422}.get(ExitCode(done.code), 500)
+                status = {int(ExitCode.USAGE): 400, int(ExitCode.DOES_NOT_FIT): 422}.get(done.code, 500)
                 raise ApiError(status, "not_planned", done.said or "the planner failed; ask it by `vlfleet plan`")
             svg = picture.read_text(encoding="utf-8") if picture.exists() else None
-        return json_response({"plan": orjson.loads(done.out), "memory_svg": svg})
+        # The command's JSON may say Infinity, which orjson does not read, and writes as null.
+        return json_response({"plan": json.loads(done.out), "memory_svg": svg})
 
     return [web.get("/plan", show), web.post("/plan", ask)]
