@@ -72,7 +72,8 @@ def typed(facts: Glance, keys: str) -> View:
 @pytest.mark.parametrize("name", EVERY)
 def test_every_fleet_on_every_screen(name: str, size: tuple[int, int], look: Look) -> None:
     width, height = size
-    for keys in ("", "tab l", "tab tab e", "tab tab tab end e pagedown", "question_mark", "r", "d", "tab c"):
+    often = ("", "tab l", "tab tab tab end e pagedown", "d")
+    for keys in often if size != (80, 24) else (*often, "tab tab e", "question_mark", "r", "tab c"):
         lines = frame(scene(EVERY[name], look, typed(EVERY[name], keys)), width, height)
         assert len(lines) == height
         assert {cell_len(line.text) for line in lines} == {width}
@@ -153,7 +154,7 @@ def test_of_a_thousand_replicas_only_the_visible_are_made(monkeypatch: pytest.Mo
     monkeypatch.setattr(Table, "row", counted)
     screen = seen(frame(scene(THOUSAND, view=typed(THOUSAND, "end")), 80, 24))
     assert "▸r999" in screen
-    assert "/1000" in screen
+    assert "of 1000" in screen
     assert 8 < len(made) < 24
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vlfleet.fleet.replica import Phase
+from vlfleet.gateway import flights
 from vlfleet.watch import top
 from vlfleet.watch.alert import Severity
 from vlfleet.watch.alerts import all_rules
@@ -52,6 +53,21 @@ def test_every_text_is_there() -> None:
     assert len(texts) > 100
     words = {word for _, word, _ in KEYS} | {text for _, text in HELP}
     assert sorted((texts | words) - CHINESE.keys() - SAME) == []
+
+
+def test_reasons_of_the_route_are_there() -> None:
+    """Each short text that gateway/flights returns."""
+    returned = [
+        each.value
+        for function in ast.walk(ast.parse(Path(str(flights.__file__)).read_text(encoding="utf-8")))
+        if isinstance(function, ast.FunctionDef) and function.name in ("_route", "why", "_saved")
+        for node in ast.walk(function)
+        if isinstance(node, ast.Return | ast.Dict)
+        for each in ast.walk(node)
+        if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    ]
+    assert len(returned) >= 8
+    assert sorted({*returned, *flights._BY_POLICY.values()} - CHINESE.keys()) == []
 
 
 def test_states_are_there() -> None:

@@ -40,6 +40,8 @@ _ROUTE = {
     "knows its beginning": "已缓存前缀",
     "waits least": "等待最短",
     "decodes least": "解码最快",
+    "all alike": "都一样",
+    "best for all": "总体最优",
     "predicted": "按预测路由",
     "round_robin": "轮询",
     "least_connections": "最少连接",

@@ -51,9 +51,9 @@ def figures(glance: Facts, look: Look) -> list[Figure]:
     found = [
         Figure(say("req/s"), number(rates.number("requests_per_second")), "requests_per_second"),
         Figure(say("img/s"), number(rates.number("images_per_second")), "images_per_second"),
-        Figure(say("vis.tok/s"), number(rates.number("visual_tokens_per_second")), "visual_tokens_per_second"),
         Figure(say("TTFT"), first, "first_token_p95_seconds", before=True),
         Figure(say("queue"), number(queue.number("requests")), "queue", before=True),
+        Figure(say("vis.tok/s"), number(rates.number("visual_tokens_per_second")), "visual_tokens_per_second"),
         Figure(say("gen.tok/s"), number(rates.number("generation_tokens_per_second"))),
         Figure(say("E2E p95"), seconds(rates.number("duration_p95_seconds")), before=True),
     ]

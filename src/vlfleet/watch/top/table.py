@@ -55,14 +55,17 @@ class Table(Generic[T]):
             room -= more
         return cls(tuple(chosen), look, " " * gap)
 
-    def head(self, here: bool, note: str = "") -> Line:
-        """The titles. `note` stands at the right end where there is room, else in place of the first title."""
+    def head(self, here: bool, seen: range = range(0), count: int = 0) -> Line:
+        """The titles. Where not all rows are seen, which ones: at the right end where there is room, else as much of
+        it as fits in place of the first title."""
         titles = [fit(each.title, each.cells, each.right, self.look.signs.ellipsis) for each in self.columns]
-        text = self.gap.join(titles)
+        text, note = self.gap.join(titles), numbered(seen, count)
         if note and text.endswith(" " * (len(note) + 1)):
             text = text[: -len(note)] + note
         elif note:
-            text = self.gap.join([fit(note, self.columns[0].cells, ellipsis=self.look.signs.ellipsis), *titles[1:]])
+            cells = self.columns[0].cells
+            note = note if len(note) <= cells else f"of {count}"
+            text = self.gap.join([fit(note, cells, ellipsis=self.look.signs.ellipsis), *titles[1:]])
         sign = self.look.signs.chosen if here else " "
         return Line((Span(sign + text, Tone.HERE if here else Tone.HEAD),))
 
@@ -93,6 +96,6 @@ def numbered(seen: range, count: int) -> str:
 def draw(table: Table[T], rows: Sequence[T], chosen: int, here: bool, height: int) -> Iterator[Line]:
     """The head and what fits of the rows; only those are made."""
     seen = window(len(rows), chosen, height - 1)
-    yield table.head(here, numbered(seen, len(rows)))
+    yield table.head(here, seen, len(rows))
     for at in seen:
         yield table.row(rows[at], at == chosen, here)
