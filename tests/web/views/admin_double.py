@@ -30,7 +30,8 @@ Look = Callable[[float], dict[str, Any]]
 
 
 class AdminDouble:
-    """`look(at)` makes a glance; `answers` are JSON bodies by path; a log grows by a line a second."""
+    """`look(at)` makes a glance; `answers` are JSON bodies by path, or functions of the query or the body asked; a log
+    grows by a line each time it is read."""
 
     def __init__(self, look: Look, answers: dict[str, Any] | None = None, tick_seconds: float = 1.0) -> None:
         self.look, self.answers, self.tick_seconds = look, answers or {}, tick_seconds
@@ -158,7 +159,7 @@ class AdminDouble:
             self.orders.append((request.path, body))
         found = self.answers.get(f"{request.method} {request.path}", self.answers.get(request.path))
         if callable(found):
-            found = await asyncio.to_thread(found, *([body] if body else []))
+            found = await asyncio.to_thread(found, body or dict(request.query))
         if found is None:
             return _error(404, f"there is no {request.path}")
         return found if isinstance(found, web.Response) else web.json_response(found)
@@ -171,7 +172,9 @@ def _error(status: int, message: str) -> web.Response:
 
 async def _serve(scenario: str, port: int) -> None:
     gpus = "" if scenario == "alone" else "4xH200"
-    print(await AdminDouble(getattr(glances, scenario), answers(gpus)).start(port), flush=True)
+    print(
+        await AdminDouble(getattr(glances, scenario), answers(gpus, getattr(glances, scenario))).start(port), flush=True
+    )
     await asyncio.Event().wait()
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from aiohttp import web
 
 MODEL = "Qwen/Qwen2.5-VL-7B-Instruct"
 BINS = 240
+Look = Callable[[float], dict[str, Any]]
 _OPTIONS = {"image": "images", "images": "images-per-request"}
 
 
@@ -190,12 +192,41 @@ def report(hours: float = 2.0) -> dict[str, Any]:
     }
 
 
-def answers(gpus: str = "8xH200") -> dict[str, Any]:
-    """Bodies by path, for `AdminDouble`."""
+def last_minutes(look: Look) -> dict[str, Any]:
+    """A report's JSON of the last ten minutes, out of glances at those times: what a page that is opened asks for."""
+    until, bins = time.time(), 120
+    seen = [look(until - 600 + 5 * (number + 0.5)) for number in range(bins)]
+    rates = [each["rates"] for each in seen]
+
+    def curves(**names: str) -> dict[str, list[float | None]]:
+        return {curve: [each[name] for each in rates] for curve, name in names.items()}
+
+    def each_of(what: str, name: str, key: str, prefix: str = "") -> dict[str, list[float | None]]:
+        subjects = [f"{prefix}{each[key]}" for each in seen[0][what][:16]]
+        return {subject: [each[what][at][name] for each in seen] for at, subject in enumerate(subjects)}
+
+    charts = {
+        "Traffic": curves(requests="requests_per_second", images="images_per_second", failed="failed_per_second"),
+        "Time to first token": curves(p50="first_token_p50_seconds", p95="first_token_p95_seconds"),
+        "Waiting at the gateway": {"queue": [each["queue"]["requests"] for each in seen]},
+        "Host": {"CPU": [each["host"]["cpu"] for each in seen]},
+        "GPU utilisation": each_of("gpus", "utilization", "index", "gpu"),
+        "Requests each replica answered": each_of("replicas", "requests_per_second", "name"),
+    }
+    told = [{"title": title, "unit": "", "curves": lines} for title, lines in charts.items()]
+    return {"since": until - 600, "until": until, "charts": told}
+
+
+def answers(gpus: str = "8xH200", look: Look | None = None) -> dict[str, Any]:
+    """Bodies by path, for `AdminDouble`; with `look`, the last ten minutes are of it."""
+
+    def reported(query: dict[str, str]) -> dict[str, Any]:
+        return last_minutes(look) if look and query.get("since") == "10m" else report()
+
     return {
         "GET /plan": runs(gpus) if gpus else on_cpu(),
         "POST /plan": what_if,
-        "GET /report": report,
+        "GET /report": reported,
         "/v1/models": {"object": "list", "data": [{"id": MODEL, "object": "model"}]},
         "/tasks.json": [],
     }

@@ -50,7 +50,7 @@ def serve(loop: _Loop) -> Iterator[Serve]:
     doubles: list[AdminDouble] = []
 
     def started(look: Look, gpus: str = "8xH200", tick_seconds: float = 1.0, port: int = 0) -> AdminDouble:
-        double = AdminDouble(look, answers(gpus), tick_seconds)
+        double = AdminDouble(look, answers(gpus, look), tick_seconds)
         loop.run(double.start(port))
         doubles.append(double)
         return double

@@ -55,3 +55,16 @@ def test_a_thousand_replicas_leave_the_browser_free(serve: Serve, open_page: Ope
     share = share_of_a_core(page, SECONDS / 2)
     print(f"1,000 replicas and GPUs at 1 Hz: {share:.1%} of a core over {SECONDS / 2:g} s")
     assert share < 0.5
+
+
+def test_what_is_transferred(serve: Serve, open_page: OpenPage) -> None:
+    double = serve(glances.busy)
+    page = open_page(double.page("fleet"))
+    expect(page.locator(".chart canvas")).to_have_count(4)
+    print(f"the Fleet view, charts and all: {double.sent_bytes / 1000:.0f} kB packed")
+    assert double.sent_bytes < 150_000
+    for view in ("plan", "reports"):
+        page.get_by_role("link", name=view.capitalize()).click()
+        expect(page.locator(f".page.{view}")).to_be_visible()
+    print(f"and the Plan and Reports views: {double.sent_bytes / 1000:.0f} kB")
+    assert double.sent_bytes < 150_000

@@ -227,11 +227,11 @@ def test_nothing_that_comes_from_outside_runs(serve: Serve, open_page: OpenPage,
     }
     plan["runs"] = plan["runs"] | {"model": evil, "why": evil, "up": ["vlfleet", evil], "engine_args": [f"--x={evil}"]}
     double.answers["GET /plan"] = plan
-    report = double.answers["GET /report"]()
+    report = double.answers["GET /report"]({})
     report |= {"model": evil, "unheard": {evil: evil}, "findings": [{"code": evil, "text": evil, "advice": evil}]}
     report["incidents"][0] |= {"text": evil, "advice": evil, "subject": evil, "code": evil}
     report["charts"] = [{"title": evil, "unit": evil, "curves": {evil: [1.0] * 240}}]
-    double.answers["GET /report"] = lambda: report
+    double.answers["GET /report"] = lambda _: report
     double.log_lines = [evil] * 3
     page = open_page(double.page(view))
     expect(page.locator("main")).to_contain_text("onerror")

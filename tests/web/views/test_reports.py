@@ -41,7 +41,7 @@ def test_a_report_as_a_page(serve: Serve, open_page: OpenPage) -> None:
 def test_a_section_that_this_page_never_heard_of_is_shown(serve: Serve, open_page: OpenPage) -> None:
     double = serve(glances.busy)
     more = {"weather": {"wind_seconds": 2.0, "rain_share": 0.25}, "moons": [{"name": "Io", "watts": 3.0, "seen": True}]}
-    double.answers["GET /report"] = lambda: report() | more | {"empty": {}, "nothing": None}
+    double.answers["GET /report"] = lambda _: report() | more | {"empty": {}, "nothing": None}
     page = open_page(double.page("reports"))
     weather = page.locator(".of-weather")
     expect(weather.locator("h2")).to_have_text("Weather")
@@ -64,8 +64,8 @@ def test_charts_as_tables(serve: Serve, open_page: OpenPage) -> None:
 
 def test_another_time(serve: Serve, open_page: OpenPage) -> None:
     page = open_page(serve(glances.busy).page("reports"))
-    asked = []
-    page.on("request", lambda request: "/report?" in request.url and asked.append(request.url.split("?")[1]))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.extend(request.url.split("/report?")[1:]))
     page.get_by_role("button", name="7 days").click()
     expect(page.get_by_role("button", name="7 days")).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_role("button", name="1 hour")).to_have_attribute("aria-pressed", "false")
@@ -93,7 +93,7 @@ def test_no_history_is_said(serve: Serve, open_page: OpenPage, watched: Watched)
     watched.allowed.append("404")
     double = serve(glances.busy)
     error = {"error": {"message": "this fleet keeps no history", "type": "", "code": "", "param": None}}
-    double.answers["GET /report"] = lambda: web.json_response(error, status=404)
+    double.answers["GET /report"] = lambda _: web.json_response(error, status=404)
     page = open_page(double.page("reports"))
     expect(page.locator(".notice")).to_contain_text("this fleet keeps no history")
     page.get_by_role("button", name="HTML").click()
@@ -112,7 +112,7 @@ def test_an_empty_day(serve: Serve, open_page: OpenPage) -> None:
         "findings": [],
     }
     nothing["figures"] = dict.fromkeys(nothing["figures"]) | {"watched_seconds": 0.0}
-    double.answers["GET /report"] = lambda: nothing
+    double.answers["GET /report"] = lambda _: nothing
     page = open_page(double.page("reports"))
     expect(page.locator(".report-body")).to_contain_text("Nothing was watched in this time.")
     expect(page.locator(".report-body")).to_contain_text("None.")

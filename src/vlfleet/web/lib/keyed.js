@@ -33,6 +33,13 @@ export function say(node, text) {
   if (node.textContent !== words) node.textContent = words;
 }
 
+/** Writes text in which `commands` stand between backticks, as text and <code>. */
+export function sayCommands(node, text) {
+  if (node.textContent === text.replaceAll("`", "")) return;
+  const parts = text.split("`").map((part, at) => (at % 2 ? Object.assign(document.createElement("code"), { textContent: part }) : part));
+  node.replaceChildren(...parts);
+}
+
 /** Sets or, with null, removes an attribute, only where it changed. */
 export function mark(node, name, value) {
   if (value === null || value === false) {

@@ -2,7 +2,7 @@
 
 import { h } from "../../lib/dom.js";
 import { clock, rough, seconds } from "../../lib/format.js";
-import { keyed, mark, say } from "../../lib/keyed.js";
+import { keyed, mark, say, sayCommands } from "../../lib/keyed.js";
 import { ranked } from "./verdict.js";
 
 const HOURS = [1, 8];
@@ -64,7 +64,7 @@ function card(first, t, post) {
       mark(since, "title", clock(alert.since));
       say(word, t(`severity.${alert.severity}`));
       say(text, alert.text);
-      say(advice, alert.advice);
+      sayCommands(advice, alert.advice);
       mark(advice, "title", `${rough(alert.value)} ≥ ${rough(alert.threshold)}`);
       taken.hidden = !alert.acknowledged_by;
       take.hidden = Boolean(alert.acknowledged_by);

@@ -122,7 +122,9 @@ function reason(replica) {
 
 function pair(replica) {
   const [half, most] = [seconds(replica.first_token_p50_seconds), seconds(replica.first_token_p95_seconds)];
-  return half === most ? half : `${half} / ${most}`;
+  if (half === most) return half;
+  const [first, unit] = half.split(" ");
+  return most.endsWith(` ${unit}`) ? `${first} / ${most}` : `${half} / ${most}`; // "209 / 776 ms": short enough for a phone
 }
 
 /** A share as a bar with its figure: `{node, show(share, text?)}`. From `high` it is coloured, from `full` more so. */
