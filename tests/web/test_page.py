@@ -10,9 +10,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image, features
 
-from tests.web.chat_steps import DONE, answered, answering, ask, drop, stream
+from tests.web.chat_steps import DONE, answered, answering, ask, box_of, drop, stream
 from vlfleet.demo.questions import QUESTIONS
+from vlfleet.families import smart_resize
 
 pytest.importorskip("playwright.sync_api")
 
@@ -362,6 +364,51 @@ def test_a_forgotten_upload_travels_again(gateway_page: Page, watched: Watched) 
     ask(page, "Read.")
     assert len(bodies) == 2
     assert len([each for each in watched.requests if each.url.endswith("/v1/files")]) == 2
+
+
+QWEN2 = "<|object_ref_start|>lamp<|object_ref_end|><|box_start|>(250,500),(750,1000)<|box_end|>"
+POINTS = '```json\n[{"point_2d": [500, 250], "label": "lamp"}]\n```'
+
+
+def test_thousandths_are_drawn_as_such(gateway_page: Page) -> None:
+    """As Qwen2-VL writes boxes and Qwen3-VL points: the card of the model says which family it is."""
+    page = gateway_page
+    models = page.request.get(page.url.split("#")[0] + "v1/models").json()
+    models["data"][0]["vlfleet"]["family"] = "qwen2_vl"
+    page.route("**/v1/models", lambda route: route.fulfill(json=models))
+    page.reload()
+    page.wait_for_selector(".composer")
+    answering(page, QWEN2, POINTS)
+    drop(page, WORD)
+    assert box_of(ask(page, "Find it.").locator("rect.mark")) == (84, 112, 252, 224)
+    mark = ask(page, "Point at it.").locator("circle.mark")
+    assert (float(mark.get_attribute("cx") or 0), float(mark.get_attribute("cy") or 0)) == (168, 56)
+
+
+def test_a_picture_that_is_too_large_is_made_smaller_as_the_model_sees_it(gateway_page: Page, tmp_path: Path) -> None:
+    Image.new("RGB", (7000, 5000), "teal").save(tmp_path / "poster.png")
+    gateway_page.set_input_files("input[type=file]:not([capture])", tmp_path / "poster.png")
+    high, wide = smart_resize(5000, 7000, 28, 12544, 200704)
+    expect(gateway_page.locator(".tray li")).to_contain_text(f"{wide} × {high}")
+    expect(gateway_page.locator(".tray li")).to_contain_text("made smaller")
+    answered_text = ask(gateway_page, "Describe the image.").locator(".markdown").inner_text()
+    assert answered_text
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow writes no AVIF")
+def test_what_engines_do_not_read_becomes_png(gateway_page: Page, tmp_path: Path) -> None:
+    Image.new("RGB", (112, 56), "teal").save(tmp_path / "a.avif")
+    gateway_page.set_input_files("input[type=file]:not([capture])", tmp_path / "a.avif")
+    expect(gateway_page.locator(".tray li")).to_contain_text("made a PNG")
+    assert ask(gateway_page, "Describe the image.").locator(".markdown").inner_text()
+
+
+def test_a_token_of_an_earlier_run_says_what_to_open(
+    demo_fleet: DemoFleet, open_page: OpenPage, watched: Watched
+) -> None:
+    watched.allowed.append("status of 401")
+    page = chat(open_page, f"{demo_fleet.admin}/#token={'x' * 43}")
+    expect(page.locator(".toast").first).to_contain_text("vlfleet page")
 
 
 def test_a_keyed_gateway_asks_for_the_key_and_keeps_it_in_this_tab(gateway_page: Page, watched: Watched) -> None:

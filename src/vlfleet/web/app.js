@@ -38,12 +38,15 @@ async function show(name) {
   const [view] = await Promise.all([import(`/web/views/${name}.js`), load(name), sheet(name)]);
   if (mine !== turn) return;
   unmount?.();
+  unmount = null;
   shown = name;
   document.title = `${t(`tab.${name}`)} · ${app.side.served_model_name || app.side.fleet} · vlfleet`;
   document.body.dataset.view = name;
   bar();
   main.replaceChildren();
-  unmount = (await view.mount(main, app)) ?? null;
+  const leave = (await view.mount(main, app)) ?? (() => main.replaceChildren());
+  if (mine === turn) unmount = leave;
+  else leave(); // another one was asked for meanwhile
 }
 
 /** The style of a view, once. */

@@ -70,8 +70,13 @@ export class Api {
       if (error.name === "AbortError") throw error;
       throw new ApiError(0, "unreachable", "the server does not answer");
     }
-    if (!response.ok) throw await errorOf(response);
-    return response;
+    if (response.ok) return response;
+    const error = await errorOf(response);
+    if (error.status === 401 && this.token) {
+      error.code = "token_gone";
+      error.message = "the fleet was started anew; open the address that `vlfleet page` prints";
+    }
+    throw error;
   }
 
   /** The answer as JSON. */

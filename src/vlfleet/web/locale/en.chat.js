@@ -28,6 +28,7 @@ export default {
   "error.left": "The page was left before the answer was whole; ask again.",
   "error.missing_api_key": "This gateway asks for an API key; enter yours.",
   "error.picture_lost": "The picture {name} is not in this browser any more; add it again.",
+  "error.token_gone": "The fleet was started anew; open the address that `vlfleet page` prints.",
   "error.unreachable": "The server does not answer; see that the fleet runs, then try again.",
   "export": "Export as JSON",
   "first.token": "first token {time}",

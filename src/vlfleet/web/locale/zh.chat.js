@@ -28,6 +28,7 @@ export default {
   "error.left": "回答尚未完整，页面就关闭了；请重试。",
   "error.missing_api_key": "此网关需要 API 密钥；请输入您的密钥。",
   "error.picture_lost": "图片 {name} 已不在此浏览器中；请重新添加。",
+  "error.token_gone": "集群已重新启动；请打开 `vlfleet page` 给出的地址。",
   "error.unreachable": "服务器没有响应；请确认集群正在运行，然后重试。",
   "export": "导出为 JSON",
   "first.token": "首个 token {time}",

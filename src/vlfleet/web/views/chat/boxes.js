@@ -64,7 +64,7 @@ export class Figure {
     this.#chosen = at;
     const picture = this.#pictures[at];
     const { width, height } = picture;
-    const image = h("img", { alt: picture.name || t("picture"), width, height });
+    const image = h("img", { alt: picture.name || t("picture"), width, height, loading: "lazy" });
     this.#address(picture).then((src) => (src ? (image.src = src) : image.replaceWith(h("p", { class: "soft" }, t("picture.lost")))));
     this.#marks.setAttribute("viewBox", `0 0 ${width} ${height}`);
     Object.assign(this.#frame.style, { aspectRatio: `${width} / ${height}` });

@@ -134,6 +134,11 @@ export class Composer {
   }
 
   #key(event) {
+    if (event.key === "Escape" && this.#task) {
+      event.stopPropagation();
+      this.#task = null;
+      return this.#changed();
+    }
     if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
     if (!this.#send.disabled && !this.#room.chats.isRunning()) this.#submit();

@@ -26,7 +26,7 @@ export function userTurn(turn, { pictures, card }, task, actions) {
 }
 
 function thumbnail(picture, pictures, card) {
-  const image = h("img", { alt: "", width: picture.width, height: picture.height });
+  const image = h("img", { alt: "", width: picture.width, height: picture.height, loading: "lazy" });
   pictures.address(picture).then((src) => src && (image.src = src));
   const about = `${picture.width} × ${picture.height}`;
   return h("button", { type: "button", class: "thumbnail", "aria-label": t("picture.open", { name: picture.name || t("picture") }),
@@ -125,7 +125,7 @@ export class AnswerTurn {
     this.#error.hidden = !(state === "failed" || isCut);
     if (state === "failed") {
       replace(this.#error, h("p", {}, lineOf(error)),
-        h("button", { type: "button", onclick: () => this.#actions.again(this.#turn) }, t("retry")),
+        h("button", { type: "button", class: "again", onclick: () => this.#actions.again(this.#turn) }, t("retry")),
         ["missing_api_key", "invalid_api_key"].includes(error.code) &&
           h("button", { type: "button", class: "primary", onclick: this.#actions.settings }, t("key.enter")));
       this.#error.className = "answer-error";
@@ -142,7 +142,7 @@ export class AnswerTurn {
     replace(this.#buttons,
       text && h("button", { type: "button", class: "quiet small", "aria-pressed": String(this.#isRaw), onclick: () => this.#toggle() }, t("raw")),
       text && iconButton("copy", t("copy"), async () => toast((await copy(text)) ? t("copied") : t("copy.failed")), { class: "small" }),
-      this.#turn.state !== "failed" && iconButton("retry", t("again"), () => this.#actions.again(this.#turn), { class: "small" }));
+      this.#turn.state !== "failed" && iconButton("retry", t("again"), () => this.#actions.again(this.#turn), { class: "small again" }));
   }
 
   #toggle() {
