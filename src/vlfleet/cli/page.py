@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -90,13 +89,3 @@ def show_in_browser(folder: FleetFolder, url: str) -> None:
         shown = False
     if not shown:
         raise VlfleetError("no browser could be opened", "open the address above in one")
-
-
-def told(folder: FleetFolder, spec: FleetSpec) -> str:
-    """The line of `vlfleet up`. The token is for a person's terminal and for no file, in which it would stay."""
-    if not sys.stderr.isatty():
-        return f"page  `{program()} page{named(spec.name)}` prints its address"
-    try:
-        return f"page  {address(folder, spec)}"
-    except VlfleetError as error:
-        return f"page  {error.cause}"

@@ -30,7 +30,7 @@ from vlfleet.cli.engine_options import (
     TensorParallelSize,
     engine_options,
 )
-from vlfleet.cli.options import AsJson, Name, named, note, program
+from vlfleet.cli.options import AsJson, Name, note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,9 +160,9 @@ def up(
     the same `vlfleet up` takes them over.
     """
     from vlfleet.checkpoint import preflight
-    from vlfleet.cli.page import told
     from vlfleet.cli.plan_inputs import one_of
     from vlfleet.cli.up_plan import check_preset, decide
+    from vlfleet.cli.up_ready import announce
     from vlfleet.fleet.engines import default_engine, engine_named
     from vlfleet.fleet.folder import FleetFolder
     from vlfleet.fleet.spec import FleetSpec, default_threads
@@ -233,9 +233,7 @@ def up(
     if detach:
         from vlfleet.cli.detach import detach as run_detached
 
-        spec, running = run_detached(spec, folder, insecure)
-        announce(spec, running, as_json, keyed=keyring.required)
-        note(told(folder, spec))
+        announce(folder, *run_detached(spec, folder, insecure), as_json, keyed=keyring.required)
         return
     from vlfleet.run import run, serve
 
@@ -251,8 +249,7 @@ def up(
                 progress.update(replicas)
                 await asyncio.sleep(TICK_SECONDS)
             progress.update(replicas)
-        announce(spec, replicas, as_json, keyed=keyring.required)
-        note(told(folder, spec))
+        announce(folder, spec, replicas, as_json, keyed=keyring.required)
         while True:
             await asyncio.sleep(TICK_SECONDS)
             progress.update(replicas)
@@ -268,20 +265,3 @@ def makes_weights_up(engine_args: Sequence[str]) -> bool:
 def _default_name(model: str, folder: str) -> str:
     """A hub name as it is, as vLLM does; of a path only its last part: the rest is nobody's business."""
     return model if "/" in model and not model.startswith((".", "/", "~")) and folder not in model else folder
-
-
-def announce(spec: FleetSpec, replicas: Sequence[Replica], as_json: bool, *, keyed: bool = False) -> None:
-    """On stdout: where the fleet is, and how to ask it something; `keyed`: the one who asks needs a key."""
-    ready = [replica.name for replica in replicas if replica.in_rotation]
-    if as_json:
-        facts = {"url": f"{spec.url}/v1", "model": spec.served_model_name, "fleet": spec.name, "ready": ready}
-        print(json.dumps(facts), flush=True)
-        return
-    body = f'{{"model":"{spec.served_model_name}","messages":[{{"role":"user","content":"Hello"}}]}}'
-    key = ' -H "Authorization: Bearer $VLFLEET_API_KEY"' * keyed
-    print(
-        f"{spec.url}/v1 serves {spec.served_model_name} with {len(ready)} of {len(replicas)} replicas\n"
-        f'  {program()} ask{named(spec.name)} IMAGE "What is this?"\n'
-        f"  curl {spec.url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{body}'",
-        flush=True,
-    )
