@@ -102,7 +102,7 @@ def test_a_fleet_that_is_not_well_is_exit_code_4(cli: Cli) -> None:
     wait_for(lambda: (cli.folder.path / "state.json").exists() and cli.state.replicas[0].detail == "load")
     code, out, _ = cli.run("top", "--once")
     assert code == 4
-    assert out.splitlines()[1] == "Starting: no replica is ready yet: r0 starting (load)"
+    assert out.splitlines()[1] == "Starting: no replica is ready yet; r0 starting: load"
     assert cli.run("top", "--once", "--json")[0] == 4
 
 

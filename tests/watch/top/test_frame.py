@@ -139,7 +139,7 @@ def test_without_a_gpu_the_host_takes_its_place() -> None:
 
 def test_a_fleet_that_starts_says_what_it_does() -> None:
     screen = seen(frame(scene(NONE_READY), 80, 24))
-    assert "Starting: no replica is ready yet: r0 starting (load); r1 starting (load)" in screen
+    assert "Starting: no replica is ready yet; r0 starting: load; r1 starting: load" in screen
     assert "load 10s" in screen
 
 

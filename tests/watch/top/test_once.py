@@ -45,17 +45,17 @@ def text(facts: Glance, look: Look | None = None, width: int = 160) -> str:
         (
             glance([replica(0), replica(1, phase="failed", error="no such GPU")], []),
             Tone.WARN,
-            "1 of 2 ready: r1 failed (no such GPU)",
+            "1 of 2 ready; r1 failed: no such GPU",
             True,
         ),
         (
             glance([replica(0), *(replica(n, phase="failed") for n in (1, 2, 3)), replica(4, phase="starting")], []),
             Tone.WARN,
-            "1 of 5 ready: 3 failed, 1 starting",
+            "1 of 5 ready; 3 failed, 1 starting",
             True,
         ),
-        (glance([replica(0, phase="failed")], []), Tone.BAD, "Not well: no replica is ready: r0 failed", False),
-        (NONE_READY, Tone.WARN, "Starting: no replica is ready yet: r0 starting (load); r1 starting (load)", False),
+        (glance([replica(0, phase="failed")], []), Tone.BAD, "Not well: no replica is ready; r0 failed", False),
+        (NONE_READY, Tone.WARN, "Starting: no replica is ready yet; r0 starting: load; r1 starting: load", False),
         (glance([], []), Tone.BAD, "Not well: no replica is ready", False),
         (
             glance(TWO, [], alerts=[alert("gpu_hot", "gpu0")]),

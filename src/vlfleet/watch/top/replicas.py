@@ -93,7 +93,7 @@ def note(replica: Facts, look: Look) -> Span:
         took = replica.part("phases").number(detail)
         return Span(f"{detail} {seconds(took)}" if took is not None else detail, Tone.WARN)
     error = replica.text("error")
-    if error and replica.text("phase") != "ready":
+    if error and tone_of(replica) is Tone.BAD:
         return Span(error, Tone.BAD)
     if error:
         return Span(look.say("was: {error}", error=error), Tone.DIM)

@@ -87,13 +87,13 @@ def _phases(replicas: list[Facts], look: Look) -> str:
     """What those do that are not ready: by name and with the reason where there are one or two."""
     out = [each for each in replicas if each.text("phase") != "ready"]
     if 0 < len(out) <= _NAMED:
-        return ": " + look.say("; ").join(_one(each, look) for each in out)
+        return look.say("; ").join(["", *(_one(each, look) for each in out)])
     counted = Counter(each.text("phase") for each in out)
     parts = [f"{number(count)} {look.say(phase or 'unknown')}" for phase, count in counted.most_common(3)]
-    return f": {', '.join(parts)}" if parts else ""
+    return look.say("; ") + ", ".join(parts) if parts else ""
 
 
 def _one(replica: Facts, look: Look) -> str:
     phase = replica.text("phase")
     why = replica.text("detail") or (replica.text("error") if phase != "starting" else "")
-    return f"{replica.text('name')} {look.say(phase or 'unknown')}" + (f" ({why})" if why else "")
+    return f"{replica.text('name')} {look.say(phase or 'unknown')}" + (f": {why}" if why else "")
