@@ -270,3 +270,27 @@ def test_the_all_reduce_asks_for_more_room(monkeypatch: pytest.MonkeyPatch) -> N
     (asked, left_out) = seen[0]
     assert (asked["backend"], asked["count"], asked["sizes"]) == ("nccl", 3, (8192, 64 * MIB))
     assert left_out == ("GPU 0 has only 1.5 GiB free",)
+
+
+def test_on_gpus_what_is_sent_is_pinned_and_every_copy_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way of GPUs, with the CPU in their place: CUDA returns before a copy is done."""
+    waited: list[int] = []
+    pinned: list[int] = []
+
+    def pin(tensor: Any) -> Any:
+        pinned.append(tensor.numel())
+        return tensor
+
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda one, other: (one, other) != (1, 0))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(transfer_inside.Devices, "device", lambda devices, index: torch.device("cpu"))
+    found = transfer_inside.transfer(torch, task(device="cuda", count=2, times=2))
+    assert found["error"] == ""
+    assert [(row["from"], row["to"], row["peer"], row["wrong_bytes"]) for row in found["pairs"]] == [
+        (0, 1, True, 0),
+        (1, 0, False, 0),
+    ]
+    assert pinned == [MIB] * 4  # the pattern and what comes back, of each GPU
+    turns = 3  # the first one is not counted
+    assert waited.count(0) == waited.count(1) == 2 * turns * (1 + 1 + 2)

@@ -55,7 +55,7 @@ HOST = Host(
     memory_bytes=512 * GIB, available_bytes=500 * GIB, cores=64, machine_cores=64, shm_bytes=256 * GIB,
     shm_free_bytes=256 * GIB, nofile=1 << 20, numa_nodes=2, affinity=frozenset(range(64)),
     numa_cores={0: frozenset(range(32)), 1: frozenset(range(32, 64))}, governor="performance",
-    governor_driver="acpi-cpufreq", clock_seconds=1_795_000_000, clock_synchronised=True, core_pattern="core",
+    governor_driver="acpi-cpufreq", clock_seconds=1_795_000_000.0, clock_synchronised=True, core_pattern="core",
     infiniband=True,
 )  # fmt: skip
 

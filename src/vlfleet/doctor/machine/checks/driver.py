@@ -79,7 +79,7 @@ def _driver_for_cuda(known: Known) -> Finding:
 
 def _release(version: str) -> tuple[int, int]:
     major, _, minor = version.partition(".")
-    return (int(major) if major.isdigit() else 0), (int(minor) if minor.isdigit() else 0)
+    return (int(major) if major.isdecimal() else 0), (int(minor) if minor.isdecimal() else 0)
 
 
 @with_gpus()
@@ -103,7 +103,7 @@ def _nodes(known: Known) -> Finding:
     if not nodes:
         return none("the driver is reached without /dev/nvidia* (WSL)")
     missing = [name for name in ("nvidiactl", "nvidia-uvm") if name not in nodes]
-    numbered = [name for name in nodes if name[6:].isdigit()]
+    numbered = [name for name in nodes if name[6:].isdecimal()]
     if missing:
         return fail(f"/dev has no {' and no '.join(missing)}: CUDA cannot start")
     if len(numbered) < len(gpus):

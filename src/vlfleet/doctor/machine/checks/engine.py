@@ -24,8 +24,8 @@ def _vllm(known: Known) -> Finding:
     if not packages.vllm:
         torch = packages.versions.get("torch")
         embedded = f"; the embedded engine runs on torch {torch}" if torch else ""
-        if packages.no_vllm == "vLLM is not installed":
-            return (slow if gpus else none)(f"{packages.no_vllm}{embedded}")
+        if packages.no_vllm in ("", "vLLM is not installed"):
+            return (slow if gpus else none)(f"vLLM is not installed{embedded}")
         return fail(packages.no_vllm, "VLFLEET_VLLM must name the virtual environment, python or `vllm` that has it")
     release = parse_release(packages.vllm)
     saw = f"vLLM {packages.vllm} in {packages.python} (Python {_dotted(packages.python_version)})"
@@ -103,7 +103,7 @@ def runs(capability: tuple[int, int], archs: tuple[str, ...]) -> bool:
         kind, _, digits = arch.partition("_")
         exact = digits[-1:].isalpha()
         digits = digits.rstrip("abcdefghijklmnopqrstuvwxyz")
-        if not digits.isdigit():
+        if not digits.isdecimal():
             continue
         of = int(digits[:-1]), int(digits[-1])
         if of == capability or (kind == "compute" and not exact and of <= capability):

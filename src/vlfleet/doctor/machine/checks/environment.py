@@ -89,7 +89,7 @@ def _risky(known: Known) -> Finding:
 def _vllm_variables(known: Known) -> Finding:
     variables, packages, network = known[Environment].variables, known[Packages], known[Network]
     port = variables.get("VLLM_PORT", "")
-    if port and not port.isdigit():
+    if port and not port.isdecimal():
         remedy = "a Kubernetes service must not be called `vllm`: rename it, or enableServiceLinks: false in the pod"
         return fail(f"VLLM_PORT={port} is no port", remedy)
     host = variables.get("VLLM_HOST_IP", "")
@@ -116,12 +116,12 @@ def _library_path(known: Known) -> Finding:
     if stubs:
         return fail(f"LD_LIBRARY_PATH leads to {stubs[0].path}, a stub", "take that folder out of LD_LIBRARY_PATH")
     imports = known.get(Imports)
-    cuda = int(imports.cuda.partition(".")[0]) if imports and imports.cuda else None
+    cuda = imports.cuda.partition(".")[0] if imports else ""
     # what has another soname than torch's is never loaded in its place
     shadows = [
         each
         for each in libraries
-        if each.name in ("cudnn", "nccl") or (each.name in ("cublas", "cudart") and each.major == cuda)
+        if each.name in ("cudnn", "nccl") or (each.name in ("cublas", "cudart") and str(each.major) == cuda)
     ]
     paths = sorted({library.path for library in shadows})
     if not paths:

@@ -163,6 +163,8 @@ def _reduce(known: Known) -> Finding:
     if wrong:
         saw = f"{wrong[0].wrong:,} sums of an all-reduce over {tried.ranks} GPUs are wrong{said}"
         return fail(saw, _BROKEN, **numbers)
+    if not tried.rows:
+        return unknown(f"nothing was measured{left}")
     small, large = tried.rows[0], tried.rows[-1]
     ways = ", ".join(tried.transports) or "unknown"
     saw = (

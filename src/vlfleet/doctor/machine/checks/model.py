@@ -83,7 +83,7 @@ def _reading(known: Known) -> Finding:
         return none("it is not on this disk")
     network = model.kind in NETWORK
     where = f"{model.kind or 'unknown'}{', across a network' if network else ''}"
-    if model.read_gb_s is None:
+    if not model.read_gb_s:
         return (slow if network and model.bytes > 4 << 30 else well)(
             f"{where}; its speed cannot be told", kind=model.kind
         )
@@ -135,10 +135,10 @@ def _arithmetic(known: Known) -> Finding:
 
 def _pixels(known: Known) -> Finding:
     model, variables = known[Model], known[Environment].variables
-    if not model.max_pixels:
+    if not model.max_pixels or not model.pixels_per_token:
         return none("its pixel limits are not known")
     said = variables.get("VLLM_MAX_IMAGE_PIXELS", "")
-    limit = int(said) if said.isdigit() else VLLM_MAX_IMAGE_PIXELS
+    limit = int(said) if said.isdecimal() else VLLM_MAX_IMAGE_PIXELS
     tokens = model.max_pixels // model.pixels_per_token
     numbers = {"max_pixels": model.max_pixels, "tokens": tokens, "vllm_max_image_pixels": limit}
     saw = f"up to {model.max_pixels:,} pixels, {tokens:,} visual tokens a picture"

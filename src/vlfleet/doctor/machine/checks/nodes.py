@@ -18,6 +18,8 @@ def _reached(known: Known) -> Finding:
     lost = [node for node in nodes if node.error]
     if lost:
         return fail("; ".join(f"{node.name}: {node.error}" for node in lost), lost=[node.name for node in lost])
+    if not nodes:
+        return unknown("no node was asked")
     times = {node.name: round(node.milliseconds or 0.0, 2) for node in nodes}
     saw = ", ".join(f"{name} in {ms} ms" for name, ms in times.items())
     return (slow if max(times.values()) > SLOW_MILLISECONDS else well)(saw, milliseconds=times)

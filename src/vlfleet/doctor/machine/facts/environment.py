@@ -24,7 +24,7 @@ class Library:
 
     @property
     def major(self) -> int | None:
-        return int(self.version.partition(".")[0]) if self.version[:1].isdigit() else None
+        return int(self.version.partition(".")[0]) if self.version[:1].isdecimal() else None
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def _group_memory(scene: Scene) -> tuple[int | None, int]:
 
 def _quota(scene: Scene) -> float | None:
     words = scene.read("sys/fs/cgroup/cpu.max").split()
-    if len(words) == 2 and words[0].isdigit():
+    if len(words) == 2 and words[0].isdecimal():
         return int(words[0]) / int(words[1])
     quota, period = (scene.number(f"sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period"))
     return quota / period if quota and period and quota > 0 else None

@@ -147,7 +147,8 @@ def vllm() -> str:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose neighbours have common names
+    # the folder of this file, whose neighbours have common names
+    sys.path[:] = [each for each in sys.path if each != str(Path(__file__).parent)]
     with contextlib.redirect_stdout(sys.stderr):
         said = installed() if sys.argv[1:] == ["installed"] else imports()
     print(json.dumps(said))

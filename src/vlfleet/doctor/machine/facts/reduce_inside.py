@@ -158,7 +158,8 @@ def last_lines(said: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose neighbours have common names
+    # the folder of this file, whose neighbours have common names
+    sys.path[:] = [each for each in sys.path if each != str(Path(__file__).parent)]
     if len(sys.argv) > 1:
         rank(int(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3]))
     else:

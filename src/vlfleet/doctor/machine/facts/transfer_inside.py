@@ -11,6 +11,7 @@ import contextlib
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 
@@ -107,7 +108,8 @@ def transfer(torch: Any, task: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.path.pop(0)  # the folder of this file, whose neighbours have common names
+    # the folder of this file, whose neighbours have common names
+    sys.path[:] = [each for each in sys.path if each != str(Path(__file__).parent)]
     asked = json.load(sys.stdin)
     with contextlib.redirect_stdout(sys.stderr):
         import torch
