@@ -24,6 +24,9 @@ from vlfleet.watch.setup import Planned, Setup, planned_of, read_setup
 
 PLAN = {
     "chosen": {
+        "replicas": 2,
+        "tensor_parallel_size": 1,
+        "pipeline_parallel_size": 1,
         "memory": {
             "kv_cache_tokens": 2_086_368,
             "available_kv_bytes": 119_641_041_466,
@@ -59,6 +62,7 @@ DECIDED = {"r0": {"weights_gib": 15.67, "kv_cache_gib": 111.4, "kv_cache_tokens"
 SEEN = {
     "gpu_utilization": 0.93,
     "busiest_requests_per_second": 15.0,
+    "working_gpu_seconds_per_image": 0.12,
     "first_token_p50_seconds": 0.3,
     "first_token_p95_seconds": 0.8,
     "predicted_first_token_times_real": 0.9,
@@ -83,6 +87,7 @@ def test_what_is_read_of_a_plan() -> None:
     assert found.weights_bytes / GIB == pytest.approx(15.67, abs=0.005), "what vLLM 0.26 said on that H200"
     assert (found.kv_cache_tokens, found.requests_per_second, found.gpu_busy) == (2_086_368, 16.8, 0.96)
     assert (found.first_token_p50_seconds, found.encoder_bytes) == (0.31, 469_762_048)
+    assert found.gpu_seconds_per_image == pytest.approx(2 * 0.96 / 16.8)
     assert found.workload == "64 in flight, 1 picture each, answers of 200 tokens"
     assert planned_of({"fleets": [PLAN]}) == found
     assert planned_of({"chosen": None}) is None
@@ -95,6 +100,7 @@ def test_all_as_planned() -> None:
         "KV cache, each GPU",
         "KV cache, each replica",
         "use of the GPUs",
+        "work of the GPUs for an image",
         "requests, when it was busiest",
         "time to first token, p50",
         "time to first token, p95",
@@ -102,9 +108,10 @@ def test_all_as_planned() -> None:
     ]
     assert {line.says for line in lines[:3]} == {"as planned"}
     assert "can be compared" in lines[3].says
-    assert lines[4].says.startswith("as planned")
-    assert {line.says for line in lines[5:7]} == {"as planned"}
-    assert lines[7].says == "the route predicts well"
+    assert lines[4].says == "as planned"
+    assert lines[5].says.startswith("as planned")
+    assert {line.says for line in lines[6:8]} == {"as planned"}
+    assert lines[8].says == "the route predicts well"
 
 
 @pytest.mark.parametrize(
@@ -114,6 +121,8 @@ def test_all_as_planned() -> None:
         ("KV cache, each replica", {}, {"kv_cache_tokens": 1.5e6}, "nvidia-smi, then `vlfleet calibrate`"),
         ("KV cache, each replica", {}, {"kv_cache_tokens": 2.5e6}, "more room than planned"),
         ("use of the GPUs", {"gpu_utilization": 0.3}, {}, "asked for less than it can do"),
+        ("work of the GPUs for an image", {"working_gpu_seconds_per_image": 0.3}, {}, "more: larger pictures"),
+        ("work of the GPUs for an image", {"working_gpu_seconds_per_image": 0.03}, {}, "less: pictures are smaller"),
         ("requests, when it was busiest", {"busiest_requests_per_second": 5.0}, {}, "slower than planned"),
         (
             "requests, when it was busiest",
@@ -161,6 +170,13 @@ def test_the_section_in_a_report() -> None:
     assert "| KV cache, each replica | 2,086,368 tokens | 2,086,000 tokens | as planned |" in text
     assert "<code>vlfleet calibrate</code>" in page
     assert "q, vllm, 2 x TP1" in page
+
+
+def test_work_is_what_a_gpu_worked_and_not_what_it_waited() -> None:
+    """Four GPUs at 60 % for four images a second."""
+    made = build("f", START, START + 60, 1, rows(60), [], Setup("q", "vllm", planned=planned()))
+    line = next(each for each in made.plan if each.name == "work of the GPUs for an image")
+    assert line.real == pytest.approx(0.6)
 
 
 def folder_with(path: Path, spec: FleetSpec) -> FleetFolder:

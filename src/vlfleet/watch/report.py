@@ -22,6 +22,7 @@ from vlfleet.watch.report_figures import (
     replica_of,
     sizes_of,
     summed,
+    work_of,
 )
 from vlfleet.watch.report_plan import Line, compare
 from vlfleet.watch.setup import Setup
@@ -92,7 +93,10 @@ def build(
     watched = len(rows) * resolution
     figures = figures_of(whole, replicas, held, watched)
     past = past_of(whole, rows, figures, replicas, gpus, held)
-    busiest = {"busiest_requests_per_second": busiest_of(rows, replicas, resolution)}
+    measured = {
+        "busiest_requests_per_second": busiest_of(rows, replicas, resolution),
+        "working_gpu_seconds_per_image": work_of(whole, figures, held),
+    }
     return Report(
         fleet=fleet,
         since=since,
@@ -106,7 +110,7 @@ def build(
         cost=cost_of(whole, figures, replicas, held, watched, price_per_gpu_hour),
         sizes=sizes_of(whole),
         findings=findings(past, setup),
-        plan=compare(setup, figures | busiest) if rows else (),
+        plan=compare(setup, figures | measured) if rows else (),
         workload=setup.planned.workload if setup.planned else "",
         model=setup.model,
         engine=setup.engine,

@@ -151,6 +151,12 @@ def busiest_of(rows: Rows, replicas: list[str], resolution: int) -> float | None
     return rates[min(len(rates) - 1, int(0.95 * len(rates)))] if rates else None
 
 
+def work_of(whole: Point, figures: Figures, held: list[str]) -> float | None:
+    """Seconds in which a GPU worked, for an image; idle time is no part of it."""
+    seconds = sum(summed(whole, each, "held_seconds") * whole.get(f"{each}|utilization", 0.0) for each in held)
+    return _share(seconds, figures["images"] or 0.0) if seconds else None
+
+
 def replica_of(whole: Point, name: str) -> Figures:
     return {
         "answered": summed(whole, name, "answered"),

@@ -31,7 +31,7 @@ class Line:
 def compare(setup: Setup, figures: Mapping[str, float | None]) -> tuple[Line, ...]:
     """Nothing where no plan chose the layout; lines that neither side knows are left out.
 
-    `figures` are those of `report.build`, with `gpu_utilization` and `busiest_requests_per_second`.
+    `figures` are those of a report, with `busiest_requests_per_second` and `working_gpu_seconds_per_image`.
     """
     plan = setup.planned
     if plan is None:
@@ -44,6 +44,13 @@ def compare(setup: Setup, figures: Mapping[str, float | None]) -> tuple[Line, ..
         _line("KV cache, each GPU", "GiB", _gib(plan.kv_cache_bytes), seen.get("kv_cache_gib"), _kv),
         _line("KV cache, each replica", "tokens", plan.kv_cache_tokens, seen.get("kv_cache_tokens"), _kv),
         _line("use of the GPUs", "share", plan.gpu_busy, busy, _busy),
+        _line(
+            "work of the GPUs for an image",
+            "s",
+            plan.gpu_seconds_per_image,
+            figures.get("working_gpu_seconds_per_image"),
+            _work,
+        ),
         _line(
             "requests, when it was busiest",
             "a second",
@@ -113,6 +120,14 @@ def _busy(planned: float, real: float) -> str:
     if real < SPARE * planned:
         return "the fleet was asked for less than it can do: rates below say nothing of its speed"
     return "as busy as planned: rates and times below can be compared"
+
+
+def _work(planned: float, real: float) -> str:
+    if planned / FAR <= real <= planned * FAR:
+        return "as planned"
+    if real < planned:
+        return "less: pictures are smaller than planned for, come again, or answers are shorter"
+    return "more: larger pictures, longer answers, or a slower GPU: `vlfleet plan` with what comes, `vlfleet calibrate`"
 
 
 def _rate(planned: float, real: float, *, idle: bool) -> str:

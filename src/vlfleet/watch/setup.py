@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ class Planned:
     first_token_p95_seconds: float | None = None
     gpu_busy: float | None = None
     """Share of the time."""
+    gpu_seconds_per_image: float | None = None
+    """In which a GPU works."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ def planned_of(facts: Mapping[str, Any]) -> Planned | None:
         return max((sum(rank.get(name, 0.0) for name in names) for rank in ranks), default=None)
 
     first = speed.get("ttft") or {}
+    busy, images = (speed.get("busy") or {}).get("GPU"), speed.get("images_per_second")
+    gpus = math.prod(chosen.get(name, 1) for name in ("replicas", "tensor_parallel_size", "pipeline_parallel_size"))
     return Planned(
         workload=_workload(fleet.get("workload") or {}),
         weights_bytes=most(_WEIGHTS),
@@ -116,10 +121,11 @@ def planned_of(facts: Mapping[str, Any]) -> Planned | None:
         kv_cache_tokens=memory.get("kv_cache_tokens"),
         encoder_bytes=most(_ENCODER),
         requests_per_second=speed.get("requests_per_second"),
-        images_per_second=speed.get("images_per_second"),
+        images_per_second=images,
         first_token_p50_seconds=first.get("p50"),
         first_token_p95_seconds=first.get("p95"),
-        gpu_busy=(speed.get("busy") or {}).get("GPU"),
+        gpu_busy=busy,
+        gpu_seconds_per_image=gpus * busy / images if busy and images else None,
     )
 
 
