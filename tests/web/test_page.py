@@ -154,6 +154,28 @@ def test_the_page_is_small_and_soon_usable(demo_fleet: DemoFleet, open_page: Ope
     assert chat_bytes < sum(sizes.values()) < MAX_TRANSFERRED_BYTES
 
 
+SHIFTS = """() => new Promise((resolve) => {
+  let sum = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) sum += entry.value;
+  }).observe({ type: "layout-shift", buffered: true });
+  setTimeout(() => resolve(sum), 300);
+})"""
+"""The sum of all jumps since the page was opened: 1 is the whole window by its own height."""
+
+
+def test_nothing_jumps(demo_fleet: DemoFleet, open_page: OpenPage) -> None:
+    page = chat(open_page, demo_fleet.admin_page)
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate(SHIFTS) < 0.01
+    drop(page, SHAPES)
+    ask(page, QUESTIONS[1].text)
+    page.reload()
+    page.wait_for_selector(DONE)
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate(SHIFTS) < 0.01
+
+
 def _is_busy() -> bool:
     """Whether the machine has more to do than this test, so that a time says nothing."""
     return float(Path("/proc/loadavg").read_text().split()[0]) > 1.5

@@ -80,6 +80,6 @@ export default {
   "waits": "Waiting",
   "waits.for": "Waiting for {replica}",
   "welcome": "Ask about a picture",
-  "welcome.text": "Drop one anywhere, paste it, or choose it below. {model} reads text, finds things and says where they are.",
+  "welcome.text": "Drop one anywhere, paste it, or choose it. {model} reads text, finds things, and says where they are.",
   "you": "You",
 };

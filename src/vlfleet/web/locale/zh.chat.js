@@ -80,6 +80,6 @@ export default {
   "waits": "等待中",
   "waits.for": "正在等待 {replica}",
   "welcome": "就图片提问",
-  "welcome.text": "将图片拖放到任意位置、粘贴，或在下方选择。{model} 能读出文字、找到物体并标出位置。",
+  "welcome.text": "将图片拖放到任意位置，或粘贴、选择图片。{model} 能读出文字、找到物体并标出位置。",
   "you": "您",
 };

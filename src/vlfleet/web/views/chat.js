@@ -2,7 +2,7 @@
 
 import { h, replace } from "../lib/dom.js";
 import { language, t } from "../lib/i18n.js";
-import { copy, dialog, iconButton, menu, toast } from "../lib/ui.js";
+import { copy, dialog, icon, iconButton, menu, toast } from "../lib/ui.js";
 import { Chats, picturesOf } from "./chat/chats.js";
 import { Composer, takeFiles } from "./chat/composer.js";
 import { Forecast } from "./chat/forecast.js";
@@ -202,7 +202,8 @@ class ChatView {
 
   #welcome() {
     const { side: { served_model_name: model } } = this.#app;
-    return h("div", { class: "welcome" }, h("h2", {}, t("welcome")), h("p", { class: "soft" }, t("welcome.text", { model })));
+    return h("div", { class: "welcome" }, icon("image"), h("h2", {}, t("welcome")), h("p", { class: "soft" }, t("welcome.text", { model })),
+      h("button", { type: "button", onclick: () => this.#composer.choose() }, t("picture.add")));
   }
 
   #element(turn, at, turns) {

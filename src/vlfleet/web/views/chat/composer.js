@@ -42,7 +42,7 @@ export class Composer {
       this.#tasks,
       h("div", { class: "box" }, this.#notice, this.#tray, this.#text,
         h("div", { class: "tools" }, this.#files, this.#camera,
-          iconButton("image", t("picture.add"), () => this.#files.click()),
+          iconButton("image", t("picture.add"), () => this.choose()),
           iconButton("camera", t("picture.take"), () => this.#camera.click(), { class: "touch" }),
           this.line, this.#send)));
     this.#drawTasks();
@@ -66,6 +66,11 @@ export class Composer {
 
   get isEmpty() {
     return !this.#text.value.trim() && !this.#pictures.length;
+  }
+
+  /** Lets the person choose files. */
+  choose() {
+    this.#files.click();
   }
 
   focus() {
@@ -201,7 +206,7 @@ export class Composer {
     }
     if (!this.#pictures.length && !this.#room.hasPicture()) {
       toast(t("task.picture"));
-      this.#files.click();
+      this.choose();
       return;
     }
     if (this.#room.chats.isRunning() || this.#adding) return;
