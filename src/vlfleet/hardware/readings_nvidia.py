@@ -17,13 +17,14 @@ _PCIE_SENT, _PCIE_RECEIVED, _NVLINK_SENT, _NVLINK_RECEIVED = 197, 198, 138, 139
 nvmlDeviceGetPcieThroughput is not used: it sleeps 20 ms for each answer."""
 _ALL_LINKS = 0xFFFFFFFF
 """The scope of a field of NVLink that sums over all links."""
-_FIELDS = ((_PCIE_SENT, 0), (_PCIE_RECEIVED, 0), (_NVLINK_SENT, _ALL_LINKS), (_NVLINK_RECEIVED, _ALL_LINKS))
+_PCIE = ((_PCIE_SENT, 0), (_PCIE_RECEIVED, 0))
+_NVLINK = ((_NVLINK_SENT, _ALL_LINKS), (_NVLINK_RECEIVED, _ALL_LINKS))
+_KIB = 1024
+"""NVLink's unit."""
 _WRAP = 1 << 32
-_UNITS = (1, 1, 1024, 1024)
-"""Bytes of each field's unit: NVLink counts KiB."""
 SELDOM_SECONDS = 9.5
-"""Between two questions about energy (3.4 to 5.1 ms of CPU) or traffic (1.5 to 1.8 ms): these alone make the driver ask
-the board. All others together cost 0.8 ms (H200, driver 580; benchmarks/watch_cost.py --real-gpus)."""
+"""Between two questions about energy (3.4 to 5.1 ms of CPU) or NVLink (2.1 to 2.7 ms). PCIe costs 0.6 ms, all others
+together 0.8 ms (H200, driver 580)."""
 
 
 class NvidiaReader:
@@ -131,7 +132,8 @@ class NvidiaReader:
         ecc = (nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC)
         energy = self._ask_seldom(index, "nvmlDeviceGetTotalEnergyConsumption")
         xid, xid_at = self._last_xids.get(index, (None, 0.0))
-        traffic = self._traffic(index)
+        pcie = self._traffic(index, _PCIE, self._ask)
+        nvlink = self._traffic(index, _NVLINK, self._ask_seldom, _KIB)
         reading = GpuReading(
             index=index,
             name=name,
@@ -149,10 +151,10 @@ class NvidiaReader:
             rows_failed=bool(rows[3]) if rows else None,
             xid=xid,
             xid_at=xid_at,
-            pcie_sent_bytes=traffic[0],
-            pcie_received_bytes=traffic[1],
-            nvlink_sent_bytes=traffic[2],
-            nvlink_received_bytes=traffic[3],
+            pcie_sent_bytes=pcie[0],
+            pcie_received_bytes=pcie[1],
+            nvlink_sent_bytes=nvlink[0],
+            nvlink_received_bytes=nvlink[1],
             mig=mig,
         )
         fault = self._faults.get(index, "")
@@ -165,19 +167,22 @@ class NvidiaReader:
             bits = self._ask(index, "nvmlDeviceGetCurrentClocksThrottleReasons")
         return None if bits is None else frozenset(name for bit, name in THROTTLE_REASONS.items() if bits & bit)
 
-    def _traffic(self, index: int) -> tuple[int | None, ...]:
-        values = self._ask_seldom(index, "nvmlDeviceGetFieldValues", list(_FIELDS))
+    def _traffic(
+        self, index: int, fields: tuple[tuple[int, int], ...], ask: Callable[..., Any], unit: int = 1
+    ) -> tuple[int | None, ...]:
+        """Bytes that these fields have counted."""
+        values = ask(index, "nvmlDeviceGetFieldValues", list(fields))
         if values is None:
-            return (None,) * len(_FIELDS)
+            return (None,) * len(fields)
         success = self._nvml.NVML_SUCCESS
         return tuple(
             self._unwrapped(index, number, value) * unit if value.nvmlReturn == success else None
-            for (number, _), value, unit in zip(_FIELDS, values, _UNITS, strict=True)
+            for (number, _), value in zip(fields, values, strict=True)
         )
 
     def _unwrapped(self, index: int, number: int, field: Any) -> int:
         """A counter that only grows. PCIe's have 32 bits (H200, driver 580; nvml.h: "value can be wrapped"): more than
-        4 GiB in `SELDOM_SECONDS`, which a model that loads moves, are counted too low."""
+        4 GiB between two readings, which a model that loads moves, are counted too low."""
         value = _number(self._nvml, field)
         if field.valueType != self._nvml.NVML_VALUE_TYPE_UNSIGNED_INT:
             return value
