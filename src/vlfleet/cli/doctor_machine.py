@@ -77,7 +77,7 @@ def told(outcomes: Sequence[Outcome], *, verbose: bool, width: int) -> Iterator[
     """For a person: by group; what is not well in full, what is well in one line, or all with `verbose`."""
     from vlfleet.doctor.machine.check import Group, Verdict
 
-    shown = tuple(Verdict) if verbose else (Verdict.FAIL, Verdict.RISK, Verdict.SLOW, Verdict.UNKNOWN)
+    shown = tuple(Verdict) if verbose else (Verdict.FAIL, Verdict.RISK, Verdict.SLOW)
     name_width = max(len(outcome.check.name) for outcome in outcomes)
     said: set[str] = set()
     for group in Group:
@@ -86,6 +86,8 @@ def told(outcomes: Sequence[Outcome], *, verbose: bool, width: int) -> Iterator[
             line for outcome in here if outcome.finding.verdict in shown for line in _lines(outcome, name_width, width)
         ]
         good = [outcome.check.name for outcome in here if outcome.finding.verdict is Verdict.WELL]
+        if not verbose:
+            lines += _not_known(here, name_width, width)
         if good and not verbose:
             lines += _wrapped("well", "", ", ".join(good), name_width, width)
         if not lines and here and all(outcome.finding.verdict is Verdict.NONE for outcome in here):
@@ -103,6 +105,16 @@ def _lines(outcome: Outcome, name_width: int, width: int) -> Iterator[str]:
     if finding.verdict.bad:
         yield from _wrapped("", "  why", check.why, name_width, width)
         yield from _wrapped("", "  remedy", outcome.remedy, name_width, width)
+
+
+def _not_known(outcomes: Sequence[Outcome], name_width: int, width: int) -> Iterator[str]:
+    """One line for each reason, as one that hangs leaves several checks without facts."""
+    names: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.finding.verdict == "unknown":
+            names.setdefault(outcome.finding.saw, []).append(outcome.check.name)
+    for reason, checks in names.items():
+        yield from _wrapped("unknown", "", f"{', '.join(checks)}: {reason}", name_width, width)
 
 
 def _wrapped(verdict: str, name: str, text: str, name_width: int, width: int) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import jsonschema
 import pytest
 from typer.testing import CliRunner
 
-from tests.doctor.machine.worlds import HOST, laptop, server
+from tests.doctor.machine.worlds import DISKS, HOST, MODEL, laptop, server
 from vlfleet.cli import app
 from vlfleet.cli.doctor_machine import told
 from vlfleet.doctor.machine import examine as examination
@@ -60,7 +61,8 @@ SCHEMA: dict[str, Any] = {
         },
     },
 }  # fmt: skip
-FULL = HOST.__class__(**{**HOST.__dict__, "shm_bytes": 64 << 20, "shm_free_bytes": 64 << 20})
+FULL = (replace(HOST, shm_bytes=64 << 20, shm_free_bytes=64 << 20), replace(MODEL, bytes=150 << 30))
+"""A model that needs tensor parallelism, in a container as docker makes it."""
 
 
 def outcomes(known: Known) -> tuple[Outcome, ...]:
@@ -84,9 +86,9 @@ def doctor(monkeypatch: pytest.MonkeyPatch, known: Known, *arguments: str) -> tu
 def test_the_exit_code_tells_whether_something_would_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor(monkeypatch, laptop())[0] == 0
     assert doctor(monkeypatch, server())[0] == 0
-    risky = HOST.__class__(**{**HOST.__dict__, "nofile": 1024})
+    risky = replace(HOST, nofile=1024)
     assert doctor(monkeypatch, server(risky))[0] == 0
-    assert doctor(monkeypatch, server(FULL))[0] == 4
+    assert doctor(monkeypatch, server(*FULL))[0] == 4
 
 
 def test_the_options_say_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,12 +104,19 @@ def test_a_laptop_is_told_calmly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_not_well_is_told_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, text, _ = doctor(monkeypatch, server(FULL))
+    _, text, _ = doctor(monkeypatch, server(*FULL))
     assert "  fail     shared-memory" in text
     assert "--shm-size=10g" in text
     assert "docker gives a container 64 MiB" in " ".join(text.split())
     assert "  well     open-files, processes, locked-memory, core-dumps\n" in text
     assert "580.159.04" not in text  # that is well
+
+
+def test_what_one_silence_leaves_unknown_is_told_once() -> None:
+    known = server(without=(type(DISKS),))
+    text = " ".join("\n".join(told(outcomes(known), verbose=False, width=120)).split())
+    names = "state-folder, temporary-folder, compile-cache, metrics-folder, download-folder"
+    assert f"unknown {names}: no answer within 5 s" in text
 
 
 def test_verbose_shows_all_with_its_figures() -> None:
@@ -118,12 +127,12 @@ def test_verbose_shows_all_with_its_figures() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_lines_stay_within_the_terminal(width: int) -> None:
-    lines = list(told(outcomes(server(FULL)), verbose=True, width=width))
+    lines = list(told(outcomes(server(*FULL)), verbose=True, width=width))
     assert [line for line in lines[:-1] if len(line) > max(width, 62)] == []
     assert all(line == line.rstrip() for line in lines)
 
 
-@pytest.mark.parametrize("known", [laptop(), server(), server(FULL)], ids=["laptop", "server", "full"])
+@pytest.mark.parametrize("known", [laptop(), server(), server(*FULL)], ids=["laptop", "server", "full"])
 def test_a_program_is_told_by_a_schema(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
     _, text, _ = doctor(monkeypatch, known, "--json")
     said = json.loads(text)

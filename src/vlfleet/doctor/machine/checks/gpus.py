@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlfleet.doctor.machine.check import Check, Finding, Group, fail, none, risk, slow, unknown, well
-from vlfleet.doctor.machine.checks.when import gib, named, with_gpus
+from vlfleet.doctor.machine.checks.when import gib, named, times, with_gpus
 from vlfleet.doctor.machine.facts.gpus import Gpus, GpuState
 from vlfleet.doctor.machine.facts.kernel import Kernel
 from vlfleet.doctor.machine.facts.traffic import Transfers
@@ -109,7 +109,7 @@ def _xids(known: Known) -> Finding:
         others = sorted({xid for of in kernel.xids.values() for xid in of})
         more = f"; of programs' making: {', '.join(map(str, others))}" if others else ""
         return well(f"no Xid of broken hardware since the start{more}")
-    texts = (f"{a}: Xid {x} ({BROKEN_XIDS[x]}), {n} times" for a, of in broken.items() for x, n in of.items())
+    texts = (f"{a}: Xid {x} ({BROKEN_XIDS[x]}), {times(n)}" for a, of in broken.items() for x, n in of.items())
     gone = any(xid in GONE for of in broken.values() for xid in of)
     remedy = "reset that GPU (nvidia-smi -r) or reboot; when it comes back, have the board checked"
     return (fail if gone else risk)("; ".join(texts), remedy, xids=broken)

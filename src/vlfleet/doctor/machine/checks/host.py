@@ -6,7 +6,7 @@ import math
 import time
 
 from vlfleet.doctor.machine.check import Check, Finding, Group, fail, none, risk, slow, unknown, well
-from vlfleet.doctor.machine.checks.when import gib, named, with_gpus
+from vlfleet.doctor.machine.checks.when import gib, named, times, with_gpus
 from vlfleet.doctor.machine.facts.gpus import Gpus
 from vlfleet.doctor.machine.facts.host import Host
 from vlfleet.doctor.machine.facts.kernel import Kernel
@@ -73,7 +73,7 @@ def _killed(known: Known) -> Finding:
     if not kernel.killed:
         return well("the kernel has ended nothing for want of memory since the start")
     engines = [name for name in kernel.killed if name.lower().startswith(_ENGINES)]
-    names = ", ".join(f"{name} ({kernel.killed.count(name)} times)" for name in dict.fromkeys(kernel.killed))
+    names = ", ".join(f"{name} ({times(kernel.killed.count(name))})" for name in dict.fromkeys(kernel.killed))
     saw = f"since the start the kernel has ended for want of memory: {names[:200]}"
     return (risk if engines else well)(saw, killed=list(kernel.killed))
 

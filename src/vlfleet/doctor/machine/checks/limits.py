@@ -7,8 +7,10 @@ from vlfleet.doctor.machine.checks.host import replicas
 from vlfleet.doctor.machine.checks.when import gib
 from vlfleet.doctor.machine.facts.gpus import Gpus
 from vlfleet.doctor.machine.facts.host import UNLIMITED, Host
+from vlfleet.doctor.machine.facts.model import Model
 from vlfleet.doctor.machine.facts.packages import Packages
 from vlfleet.doctor.machine.known import Known
+from vlfleet.plan.flags import GPU_MEMORY_UTILIZATION
 from vlfleet.plan.host import QUEUE_BYTES
 
 NCCL_BYTES = 32 << 20
@@ -34,7 +36,12 @@ def _shared_memory(known: Known) -> Finding:
     needed = QUEUE_BYTES * (ranks + 1) + NCCL_BYTES * ranks
     numbers["needed_bytes"] = needed
     if host.shm_bytes < needed:
-        return fail(f"{saw}; tensor parallelism over {ranks} GPUs needs {gib(needed)}", **numbers)
+        # with one GPU a replica nothing of it is used
+        model, memory = known.get(Model), min(gpu.memory_bytes for gpu in gpus)
+        certain = model is not None and model.bytes > GPU_MEMORY_UTILIZATION * memory
+        return (fail if certain else risk)(
+            f"{saw}; tensor parallelism over {ranks} GPUs needs {gib(needed)}", **numbers
+        )
     if host.shm_free_bytes < needed:
         remedy = "ls -la /dev/shm: what crashed engines left (nccl-*, psm_*, vllm_*) may be removed when none runs"
         return risk(f"{saw}; tensor parallelism over {ranks} GPUs needs {gib(needed)}", remedy, **numbers)

@@ -37,6 +37,11 @@ def named(indices: Iterable[int]) -> str:
     return f"GPU{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
+def times(count: int) -> str:
+    """ "once", "3 times"."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def gib(amount: float) -> str:
     """ "12.3 GiB"; below 1 GiB in MiB."""
     return f"{amount / 2**30:.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:.0f} MiB"
