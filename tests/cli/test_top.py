@@ -23,13 +23,13 @@ CRASH = ("--fatal", "--crash-at-start", "no KV cache fits | use fewer tokens")
 class Terminal:
     """`vlfleet top` in a terminal of its own."""
 
-    def __init__(self, cli: Cli, columns: int = 80, lines: int = 24, **env: str) -> None:
+    def __init__(self, cli: Cli, program: tuple[str, ...] = VLFLEET, **env: str) -> None:
         self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         variables = {**cli.env, "TERM": "xterm-256color", "LANG": "C.UTF-8", **env}
         del variables["COLUMNS"]
         self.process = subprocess.Popen(
-            [*VLFLEET, "top"], env=variables, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+            [*program, "top"], env=variables, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
         )
         os.close(theirs)
         self._seen = bytearray()
@@ -157,3 +157,30 @@ def test_no_colour_in_the_full_screen(cli: Cli) -> None:
         assert terminal.end() == 0
     assert "\x1b[32m" in coloured.seen
     assert not any(f"\x1b[{code}m" in plain.seen for code in range(30, 38))
+
+
+RESTORED = "\x1b[?1049l"
+"""The screen that was there before."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a closed pty ends differently elsewhere")
+def test_sigterm_leaves_a_terminal_as_it_was(cli: Cli) -> None:
+    cli.up("--replicas", "1").wait_ready()
+    terminal = Terminal(cli)
+    terminal.wait("Well: ")
+    terminal.process.terminate()
+    assert terminal.end() == 0
+    assert RESTORED in terminal.seen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a closed pty ends differently elsewhere")
+def test_a_fault_of_ours_is_two_lines_and_shows_no_token(cli: Cli) -> None:
+    cli.up("--replicas", "1").wait_ready()
+    broken = "import vlfleet.watch.top.app as app; app.frame = lambda *_: 1 / 0; from vlfleet.cli import main; main()"
+    terminal = Terminal(cli, (sys.executable, "-c", broken))
+    assert terminal.end() == 1
+    told = terminal.seen.partition(RESTORED)[2]
+    assert "error: ZeroDivisionError: division by zero" in told
+    assert "crash.log holds the details" in told
+    assert "Traceback" not in terminal.seen
+    assert cli.folder.admin_token.read_text().strip() not in terminal.seen

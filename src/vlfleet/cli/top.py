@@ -88,4 +88,6 @@ def _full_screen(admin: Admin, interval: float) -> ExitCode:
         person = "somebody"
     app = Top(admin, Look.of_terminal(), person, interval)
     app.run(mouse=False)
-    return ExitCode.FAILED if app.return_code else ExitCode.DONE
+    if app.fault:
+        raise app.fault
+    return ExitCode.DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -94,6 +95,8 @@ class Top(App[None]):
         self._past, self._tail, self._tail_of = Past(), Tail(), ""
         self._notices: dict[str, Notice] = {}
         self._choice = asyncio.Event()
+        self.fault: Exception | None = None
+        """What ended the screen, if it was a fault of ours."""
 
     def compose(self) -> ComposeResult:
         yield self.canvas
@@ -103,6 +106,17 @@ class Top(App[None]):
         self.canvas.focus()
         self.run_worker(self._follow(), name="follow")
         self.set_interval(1.0, self._tick)
+        if not self.is_headless:  # a terminal that is left as it is now would be of no use
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
+
+    def _handle_exception(self, error: Exception) -> None:
+        """Ends the screen; the command tells of it as of any other fault. Textual would print the variables of every
+        frame, with the admin's token among them."""
+        self.fault = self.fault or error
+        if self.is_headless:
+            super()._handle_exception(error)
+        else:
+            self.panic()
 
     def on_key(self, event: Key) -> None:
         event.stop()

@@ -239,7 +239,7 @@ _DETAILS = {
     "age": "已过",
     "predicted last token": "预测完成",
     "images": "图片",
-    "of them held by the replica": "其中副本已缓存",
+    "held by the replica": "其中副本已缓存",
     "visual tokens": "视觉 token",
     "tokens so far": "已输出 token",
     "route": "路由原因",

@@ -144,7 +144,7 @@ def _request(request: Facts, look: Look) -> list[Told]:
         (say("age"), seconds(request.number("seconds"))),
         (say("predicted last token"), seconds(request.number("predicted_seconds"))),
         (say("images"), number(request.number("images"))),
-        (say("of them held by the replica"), number(request.number("held"))),
+        (say("held by the replica"), number(request.number("held"))),
         (say("visual tokens"), number(request.number("visual_tokens"))),
         (say("tokens so far"), number(request.number("tokens"))),
         (say("route"), request.text("route")),
