@@ -15,12 +15,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from screenshots_views import STEPS as VIEWS
 
 REPO = Path(__file__).resolve().parents[1]
 IMAGES = REPO / "src/vlfleet/demo/images"
@@ -99,7 +100,7 @@ def chat_phone(browser: Browser, url: str) -> Page:
     return page
 
 
-STEPS: dict[str, Step] = {"chat-light": chat_light, "chat-dark": chat_dark, "chat-phone": chat_phone}
+STEPS: dict[str, Step] = {"chat-light": chat_light, "chat-dark": chat_dark, "chat-phone": chat_phone, **VIEWS}
 
 
 def write(name: str, png: bytes) -> Path:
@@ -118,9 +119,11 @@ def write(name: str, png: bytes) -> Path:
 def main(names: list[str]) -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     TARGET.mkdir(parents=True, exist_ok=True)
-    with demo_fleet() as url, sync_playwright() as playwright:
+    wanted = names or list(STEPS)
+    fleet = nullcontext("") if set(wanted) <= set(VIEWS) else demo_fleet()
+    with fleet as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium)
-        for name in names or STEPS:
+        for name in wanted:
             page = STEPS[name](browser, url)
             page.mouse.move(0, 0)
             page.wait_for_timeout(300)

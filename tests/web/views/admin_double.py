@@ -10,8 +10,9 @@ import gzip
 import json
 import mimetypes
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,38 @@ class AdminDouble:
 def _error(status: int, message: str) -> web.Response:
     error = {"message": message, "type": "invalid_request_error", "code": "", "param": None}
     return web.json_response({"error": error}, status=status)
+
+
+class Doubles:
+    """Doubles in an event loop of a thread of its own: whoever drives a browser needs this one."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._all: list[AdminDouble] = []
+
+    def start(self, look: Look, gpus: str = "8xH200", tick_seconds: float = 1.0, port: int = 0) -> AdminDouble:
+        """One that serves; with "" as `gpus`, it runs on a CPU."""
+        double = AdminDouble(look, answers(gpus, look), tick_seconds)
+        self._run(double.start(port))
+        self._all.append(double)
+        return double
+
+    def stop(self, double: AdminDouble) -> None:
+        """A server that is gone."""
+        self._run(double.stop())
+
+    def close(self) -> None:
+        for double in self._all:
+            self.stop(double)
+        self._run(self._loop.shutdown_default_executor())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
 
 async def _serve(scenario: str, port: int) -> None:

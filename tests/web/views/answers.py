@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import subprocess
 import sys
 import tempfile
@@ -71,8 +72,9 @@ def report(hours: float = 2.0) -> dict[str, Any]:
     since = until - hours * 3600
 
     def curve(base: float, swing: float, shift: float = 0.0) -> list[float | None]:
+        rough = random.Random(shift + base)
         values: list[float | None] = [
-            base + swing * math.sin(at / 19 + shift) + swing / 4 * math.sin(at / 3) for at in range(BINS)
+            max(0.0, base + swing * math.sin(at / 37 + shift) + swing / 4 * rough.uniform(-1, 1)) for at in range(BINS)
         ]
         values[90:96] = [None] * 6
         return values

@@ -44,6 +44,7 @@ def busy(at: float, size: int = 8, gpus: bool = True) -> Glance:
             "duration_p95_seconds": 3.0,
             "bytes_not_sent_per_second": 41_000_000.0,
             "looks_avoided_share": 0.61,
+            "looks_repeated_share": 0.03,
         },
         "queue": {"requests": 0, "work_seconds": 0.0, "refused": 0},
         "host": {
@@ -155,7 +156,18 @@ _MEASURED = (
 
 
 def _wave(at: float, period: float, shift: float = 0.0) -> float:
-    return math.sin(at * 2 * math.pi / period + shift)
+    """From -1 to 1: a slow wave with noise upon it, the same for the same arguments."""
+    slow = math.sin(at * 2 * math.pi / (period * 9) + shift * 1.7)
+    return 0.55 * slow + 0.45 * _noise(at / (period / 6), shift)
+
+
+def _noise(place: float, seed: float) -> float:
+    """From -1 to 1, smooth between whole places."""
+    left = math.floor(place)
+    share = place - left
+    share = share * share * (3 - 2 * share)
+    first, second = (math.sin((left + step) * 12.9898 + seed * 78.233) * 43758.5453 % 2 - 1 for step in (0, 1))
+    return first + (second - first) * share
 
 
 def _replica(number: int, at: float, gpus: bool) -> Glance:

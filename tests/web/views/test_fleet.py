@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 
 from tests.web.conftest import OpenPage, Watched
 from tests.web.views import glances
-from tests.web.views.admin_double import AdminDouble
+from tests.web.views.admin_double import Doubles
 from tests.web.views.conftest import Serve
 
 pytestmark = pytest.mark.browser
@@ -203,13 +203,13 @@ def test_whatever_is_unknown_is_a_dash(serve: Serve, open_page: OpenPage) -> Non
 
 
 def test_the_server_is_gone_and_comes_back(
-    serve: Serve, open_page: OpenPage, end: Callable[[AdminDouble], None], watched: Watched
+    serve: Serve, open_page: OpenPage, doubles: Doubles, watched: Watched
 ) -> None:
     watched.allowed += ["ERR_", "Failed to load"]
     double = serve(glances.busy)
     page = open_page(double.page("fleet"))
     expect(page.locator(".verdict .live")).to_have_text("live")
-    end(double)
+    doubles.stop(double)
     expect(page.locator(".verdict .text")).to_contain_text(re.compile(r"^No contact since \d+:\d\d:\d\d"))
     expect(page.locator(".fleet-body")).to_have_class(re.compile("stale"))
     serve(glances.sick, port=int(double.url.rpartition(":")[2]))

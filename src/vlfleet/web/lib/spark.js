@@ -19,7 +19,9 @@ export function spark() {
   return {
     node,
     draw(history, name, top) {
-      const { over, under } = paths(binned(history, name), top);
+      const bins = binned(history, name);
+      const isLine = bins.filter((value) => value !== null).length > 1; // one is a stroke that looks like a peak
+      const { over, under } = isLine ? paths(bins, top) : { over: "", under: "" };
       line.setAttribute("d", over);
       area.setAttribute("d", under);
     },

@@ -2,7 +2,6 @@ export default {
   "fleet.waiting": "Asking the fleet …",
   "fleet.lost": "The fleet does not answer: {reason}",
   "fleet.lost_since": "No contact since {time}: {reason}. What is below is from then; the page tries again by itself.",
-  "fleet.lost_token": "the token is of another run; open the address that `vlfleet page` prints",
   "live.waiting": "connecting",
   "live.live": "live",
   "live.lost": "no contact, trying again",

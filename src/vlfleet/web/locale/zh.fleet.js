@@ -2,7 +2,6 @@ export default {
   "fleet.waiting": "正在询问集群……",
   "fleet.lost": "集群没有响应：{reason}",
   "fleet.lost_since": "自 {time} 起失去联系：{reason}。下方是当时的数据；页面会自动重连。",
-  "fleet.lost_token": "令牌属于另一次运行；请打开 `vlfleet page` 给出的地址",
   "live.waiting": "连接中",
   "live.live": "实时",
   "live.lost": "已断开，重试中",

@@ -1,7 +1,8 @@
 /** Restart, drain, cordon and uncordon: what will happen is said before, and told while it does. */
 
 import { h } from "../../lib/dom.js";
-import { clock, number, seconds } from "../../lib/format.js";
+import { number, seconds } from "../../lib/format.js";
+import { language } from "../../lib/i18n.js";
 import { dialog } from "../../lib/ui.js";
 
 const PATIENCE_SECONDS = [30, 120, 600, 3600];
@@ -111,5 +112,6 @@ export class Actions {
 
 /** A line of progress as an element. */
 export function progressLine({ at, text, tone }) {
-  return h("li", { class: tone || null }, h("time", {}, clock(at)), h("span", {}, text));
+  const time = new Date(at * 1000).toLocaleTimeString(language(), { hour12: false });
+  return h("li", { class: tone || null }, h("time", {}, time), h("span", {}, text));
 }

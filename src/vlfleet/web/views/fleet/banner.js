@@ -40,7 +40,7 @@ export function bannerPart(t) {
       mark(state, "data-state", how);
       say(state, t(`live.${how}`));
       if (how !== "lost") return;
-      const reason = error?.status === 401 ? t("fleet.lost_token") : (error?.message ?? "");
+      const reason = error?.message ?? "";
       lost ??= latest ? t("fleet.lost_since", { time: time(latest.at), reason }) : t("fleet.lost", { reason });
       show();
     },

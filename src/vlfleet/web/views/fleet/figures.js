@@ -65,7 +65,7 @@ const TILES = [
   { key: "requests", value: ({ rates }) => rough(rates.requests_per_second), note: failed, draw: "requests" },
   { key: "images", value: ({ rates }) => rough(rates.images_per_second), draw: "images", note: tokensEach },
   { key: "tokens", value: ({ rates }) => rough(rates.visual_tokens_per_second), draw: "tokens", note: written },
-  { key: "first_token", value: ({ rates }) => seconds(rates.first_token_p50_seconds), note: slowest, draw: "p95" },
+  { key: "first_token", value: ({ rates }) => seconds(rates.first_token_p50_seconds), note: slowest, draw: "p50" },
   { key: "in_flight", value: (glance) => number(total(glance.replicas, "in_flight")), note: held, draw: "in_flight" },
   { key: "queue", value: ({ queue }) => number(queue.requests), note: refused, draw: "queue" },
   { key: "cost", value: cost, note: avoided, draw: "joules" },

@@ -18,7 +18,7 @@ export function runningPart(app, { runs, plan, memory_svg: svg }) {
   const reality = realityPart(app, chosen);
   const flags = flagsOf(runs.options ?? fleet?.run?.options, runs.engine_args ?? fleet?.run?.engine_args);
   return {
-    node: h("div", { class: "plan-cards" }, h("div", {}, summary(app, runs, fleet)), h("div", {}, memory, reality.node)),
+    node: h("div", { class: "plan-cards" }, h("div", {}, summary(app, runs, fleet), memory), h("div", {}, reality.node)),
     more: [
       flags.length > 0 && card("flags", t, flagsTable(flags, fleet?.gains ?? [], t)),
       fleet && card("weighed", t, h("p", { class: "soft small" }, t("plan.considered", { count: fleet.considered })), weighedTable(fleet, t), notesOf(fleet, t)),
