@@ -128,6 +128,14 @@ def test_a_new_process_counts_from_zero_and_one_that_was_not_seen_is_unknown() -
     assert made["replicas"][0]["mm_hit_share"] is None
 
 
+@pytest.mark.parametrize(("detail", "expected"), [("load", 0.4), ("adopted", None)])
+def test_an_engine_that_was_starting_had_counted_nothing(detail: str, expected: float | None) -> None:
+    starting = replace(later(WELL, -50).replicas[0], phase="starting", detail=detail, engine=None)
+    before = replace(later(WELL, -50), replicas=(starting, *WELL.replicas[1:]))
+    now = with_engine(WELL, "r0", mm_queries=10, mm_hits=4)
+    assert seen(before, now)["replicas"][0]["mm_hit_share"] == expected
+
+
 def test_prediction_is_compared_with_what_came() -> None:
     before = later(WELL, -60)
     now = with_traffic(WELL, "r0", predicted_first_token_seconds=5.25, first_token=times(0, 10, total=5.0))

@@ -81,7 +81,7 @@ def glance(facts: Mapping[str, Any], window: Window | None, book: Book, hand: In
         "rates": of_fleet(short, long),
         "queue": _queue(now.gateway if now else None),
         "host": _host(now.host if now else None, short),
-        "gpus": _gpus(now, short, replicas),
+        "gpus": _gpus(now, long, replicas),
         "replicas": _replicas(replicas, now, short, long, hand),
         "requests": [asdict(each) for each in hand.oldest[:MOST_REQUESTS]],
         "requests_total": hand.total,
@@ -130,13 +130,13 @@ def _host(host: HostSample | None, short: Span | None) -> dict[str, Any]:
     return found
 
 
-def _gpus(now: Sample | None, short: Span | None, replicas: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _gpus(now: Sample | None, long: Span | None, replicas: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     users: dict[int, list[str]] = {}
     for replica in replicas:
         for index in replica["gpus"]:
             users.setdefault(index, []).append(replica["name"])
-    before = {gpu.index: gpu for gpu in short.before.gpus} if short else {}
-    seconds = short.seconds if short else 0.0
+    before = {gpu.index: gpu for gpu in long.before.gpus} if long else {}
+    seconds = long.seconds if long else 0.0
     gpus = now.gpus if now else ()
     return [_gpu(each, users.get(each.index, []), of_gpu(each, before.get(each.index), seconds)) for each in gpus]
 

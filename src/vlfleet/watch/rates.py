@@ -15,6 +15,8 @@ from vlfleet.watch.model import EngineSample, ReplicaSample, Sample, Traffic
 from vlfleet.watch.window import Window
 
 RATE_SECONDS, LONG_SECONDS = 10.0, 60.0
+_STARTS, _ADOPTED = "starting", "adopted"
+"""A phase, and what is said of one whose engine has run all the time under another supervisor."""
 Rates = dict[str, float | None]
 
 
@@ -57,11 +59,13 @@ def counted(span: Span, replica: ReplicaSample, field: str) -> float:
 
 
 def engine_counted(span: Span, replica: ReplicaSample, field: str) -> float | None:
-    """By how much a counter of its engine grew; None where the engine was not seen at both ends."""
+    """By how much a counter of its engine grew; None where the engine was not seen at both ends, unless it was only
+    starting at the first."""
     then = span.then.get(replica.name)
-    engines = (replica.engine, then.engine if then else None)
-    now, before = (getattr(each, field) if each else None for each in engines)
-    return grown(now, before)
+    now = getattr(replica.engine, field) if replica.engine else None
+    if then and then.phase == _STARTS and then.detail != _ADOPTED and then.engine is None:
+        return now
+    return grown(now, getattr(then.engine, field) if then and then.engine else None)
 
 
 def observed(span: Span, replica: ReplicaSample, histogram: Callable[[Traffic], Histogram]) -> Histogram:
@@ -174,7 +178,8 @@ def _percentiles(histogram: Histogram) -> tuple[float | None, float | None]:
 
 
 def of_gpu(gpu: GpuReading, before: GpuReading | None, seconds: float) -> Rates:
-    """Bytes over its links, both ways, in a second of the last `seconds`."""
+    """Bytes over its links, both ways, in a second of the last `seconds`. NVLink's counters move each ten seconds only
+    (hardware/readings_nvidia.py), so these should be many."""
     found: Rates = {}
     for link in ("pcie", "nvlink"):
         ways = [
