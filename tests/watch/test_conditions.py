@@ -88,6 +88,16 @@ CASES: dict[str, tuple[str, Series, list[str]]] = {
         },
         [],
     ),
+    "one of three is cordoned": (
+        "gpu_imbalance",
+        gpu("utilization_ratio", 0.9, 0.9, 0.1) | each("vlfleet:replica_cordoned", 0, 0, 1),
+        [],
+    ),
+    "the others are cordoned": (
+        "gpu_alone",
+        gpu("utilization_ratio", 0, 0.95, 0.05) | each("vlfleet:replica_cordoned", 1, 0, 1),
+        [],
+    ),
     "alone": ("gpu_alone", gpu("utilization_ratio", 0, 0.95, 0.05), ['gpu="1"']),
     "not alone": ("gpu_alone", gpu("utilization_ratio", 0.95, 0.95, 0), []),
     "the only one": ("gpu_alone", gpu("utilization_ratio", 1), []),
@@ -143,6 +153,20 @@ CASES: dict[str, tuple[str, Series, list[str]]] = {
         ['replica="r0"'],
     ),
     "given up": ("replica_failed", {'vlfleet:replica_phase{phase="failed",replica="r0"}': 1}, ['replica="r0"']),
+    "given up, and cordoned": (
+        "replica_failed",
+        {'vlfleet:replica_phase{phase="failed",replica="r0"}': 1}
+        | each("vlfleet:replica_cordoned", 1, 0)
+        | each("vlfleet:replica_ready", 0, 1),
+        [],
+    ),
+    "given up, and nobody serves": (
+        "replica_failed",
+        {'vlfleet:replica_phase{phase="failed",replica="r0"}': 1}
+        | each("vlfleet:replica_cordoned", 1, 0)
+        | each("vlfleet:replica_ready", 0, 0),
+        ['replica="r0"'],
+    ),
     "gives no sign": (
         "replica_unhealthy",
         {'vlfleet:replica_phase{phase="unhealthy",replica="r0"}': 1},
@@ -214,6 +238,14 @@ CASES: dict[str, tuple[str, Series, list[str]]] = {
         | {READY % "r1": 1},
         [],
     ),
+    "somebody, who is cordoned": (
+        "nobody_ready",
+        {READY % "r0": f"1x{LAST} stale", 'vlfleet:replica_phase{phase="failed",replica="r0"}': f"_x{LAST} 1x30"}
+        | {READY % "r1": 1}
+        | each("vlfleet:replica_cordoned", 0, 1),
+        [""],
+    ),
+    "all are cordoned": ("nobody_ready", ready(2) | each("vlfleet:replica_cordoned", 1, 1), []),
     "the watch's own": (
         "replica_slow",
         {'vlfleet:alert_value{code="replica_slow",subject="r1",severity="warning"}': 3},

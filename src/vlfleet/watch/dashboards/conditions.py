@@ -28,8 +28,12 @@ class Condition:
 _READY = 'and on (instance, replica) vlfleet:replica_phase{phase="ready"}'
 _ENGINE = '{replica!=""}'
 """Of engines in a fleet of ours; others may be scraped by the same Prometheus."""
-_WORK = "avg_over_time(vlfleet:gpu_utilization_ratio[1m])"
-_OUR_WORK = 'avg_over_time(vlfleet:gpu_utilization_ratio{replica!=""}[1m])'
+_OUT = "unless on (instance, replica) (vlfleet:replica_cordoned == 1)"
+"""Not what is out of rotation by hand."""
+_MISSED = "unless on (instance, replica) (vlfleet:replica_cordoned == 1 and on (instance) vlfleet:replica_ready == 1)"
+"""Nor that, while others serve."""
+_WORK = f"(avg_over_time(vlfleet:gpu_utilization_ratio[1m]) {_OUT})"
+_OUR_WORK = f'(avg_over_time(vlfleet:gpu_utilization_ratio{{replica!=""}}[1m]) {_OUT})'
 _PACE = (
     "rate(vlfleet:time_to_first_token_seconds_sum[5m]) / (rate(vlfleet:predicted_first_token_seconds_total[5m]) > 0)"
 )
@@ -44,7 +48,7 @@ _GPUS = {
     f' (vlfleet:gpu_throttled{{reason=~"{"|".join(sorted(SLOWED))}"}})[1m:5s]) >= $at',
     "gpu_imbalance": f"(quantile by (instance) (0.5, {_OUR_WORK}) and count by (instance) ({_OUR_WORK}) > 2"
     f" or max by (instance) ({_OUR_WORK}) and count by (instance) ({_OUR_WORK}) == 2)"
-    f" - on (instance) group_right {_OUR_WORK} >= $at",
+    f" - on (instance) group_right () {_OUR_WORK} >= $at",
     "gpu_alone": f"{_WORK} >= $at"
     f" and on (instance) (count by (instance) ({_WORK} >= {BUSY}) == 1)"
     f" and on (instance) (count by (instance) ({_WORK} < {IDLE}) == count by (instance) ({_WORK}) - 1)"
@@ -60,9 +64,9 @@ _REPLICAS = {
     f" sum by (instance, replica) (increase(vllm:mm_cache_queries_total{_ENGINE}[5m])) >= {LEAST} {_READY}",
     "prediction_drift": f"({_PACE} >= $at or 1 / ({_PACE}) >= $at)"
     f" and increase(vlfleet:time_to_first_token_seconds_count[5m]) >= {LEAST} {_READY}",
-    "crash_loop": "increase(vlfleet:replica_restarts_total[15m]) >= $at",
-    "replica_failed": 'vlfleet:replica_phase{phase="failed"} >= $at',
-    "replica_unhealthy": 'vlfleet:replica_phase{phase="unhealthy"} >= $at',
+    "crash_loop": f"increase(vlfleet:replica_restarts_total[15m]) >= $at {_MISSED}",
+    "replica_failed": f'vlfleet:replica_phase{{phase="failed"}} >= $at {_MISSED}',
+    "replica_unhealthy": f'vlfleet:replica_phase{{phase="unhealthy"}} >= $at {_MISSED}',
     "metrics_stale": f"vlfleet:scrape_age_seconds >= $at {_READY}",
 }
 
@@ -77,7 +81,8 @@ def _fleet(slo: Slo) -> dict[str, str]:
         "requests_refused": "sum by (instance) (increase(vlfleet:queue_refused_total[1m])) >= $at",
         "slo_burn": " and ".join(f"({_late(slo, window)} or {_failed(slo, window)})" for window in ("5m", "1m")),
         "nobody_ready": 'max by (instance) (max_over_time(vlfleet:replica_phase{phase="ready"}[15m])) >= $at'
-        ' unless on (instance) vlfleet:replica_phase{phase=~"ready|draining|stopped"}',
+        f' unless on (instance) (vlfleet:replica_phase{{phase=~"ready|draining|stopped"}} {_OUT})'
+        " unless on (instance) min by (instance) (vlfleet:replica_cordoned) == 1",
     }
 
 
