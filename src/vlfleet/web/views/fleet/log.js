@@ -26,10 +26,11 @@ export function logPart({ t, app, name }) {
   let rest = "";
   let following = true;
   let timer = 0;
+  let turn = 0;
   const stopped = new AbortController();
   const box = h("div", { class: "engine-log", role: "log", "aria-live": "off", "aria-label": t("log.of", { name }), tabindex: 0 });
   const find = h("input", { type: "search", placeholder: t("log.filter"), "aria-label": t("log.filter"), oninput: () => rebuild() });
-  const state = h("span", { class: "soft small", role: "status" });
+  const state = h("span", { class: "soft small" }); // no live region: it changes each second
   const pause = h("button", { type: "button", onclick: () => follow(!following) });
   const wrap = h("label", { class: "check small" }, h("input", { type: "checkbox", checked: true, onchange: (event) => box.classList.toggle("unwrapped", !event.target.checked) }), t("log.wrap"));
   const take = iconButton("copy", t("log.copy"), async () => {
@@ -55,10 +56,11 @@ export function logPart({ t, app, name }) {
   function follow(wanted) {
     following = wanted;
     say(pause, t(wanted ? "log.pause" : "log.follow"));
-    pause.setAttribute("aria-pressed", String(!wanted));
     count();
     clearTimeout(timer);
-    if (wanted) void poll();
+    if (!wanted) return;
+    box.scrollTop = box.scrollHeight;
+    void poll();
   }
 
   function add(text) {
@@ -77,17 +79,18 @@ export function logPart({ t, app, name }) {
   }
 
   async function poll() {
+    const mine = (turn += 1); // one that was paused meanwhile, and followed again, is another
     let wait = POLL_SECONDS;
     const query = offset === null ? `lines=${FIRST_LINES}` : `after=${encodeURIComponent(offset)}`;
     try {
       const found = await app.api.json(`/logs?replica=${encodeURIComponent(name)}&${query}`, { signal: stopped.signal });
-      if (!following) return;
+      if (!following || mine !== turn) return;
       if (found.truncated && offset !== null) add(`${t("log.skipped")}\n`);
       offset = found.offset;
       if (found.text) add(found.text);
       else if (!lines.length) say(state, t("log.empty"));
     } catch (error) {
-      if (error.name === "AbortError") return;
+      if (error.name === "AbortError" || mine !== turn) return;
       say(state, error.message);
       wait = PATIENCE_SECONDS;
     }
@@ -96,6 +99,7 @@ export function logPart({ t, app, name }) {
 
   // a person who scrolls back reads: what comes must not pull the text away
   box.addEventListener("wheel", (event) => event.deltaY < 0 && following && follow(false), { passive: true });
+  box.addEventListener("touchmove", () => following && follow(false), { passive: true });
   box.addEventListener("keydown", (event) => ["PageUp", "ArrowUp", "Home"].includes(event.key) && following && follow(false));
   follow(true);
   return {
