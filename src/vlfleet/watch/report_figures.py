@@ -178,13 +178,16 @@ def gpu_of(whole: Point, name: str, watched: float) -> Figures:
         "celsius_most": _most(whole, f"{name}|celsius"),
         "watts": whole.get(f"{name}|watts"),
         "kwh": summed(whole, name, "joules") / 3.6e6 or None,
-        "pcie_bytes_per_second": _share(summed(whole, name, "pcie_bytes"), watched),
-        "nvlink_bytes_per_second": _share(summed(whole, name, "nvlink_bytes"), watched),
+        **{f"{link}_bytes_per_second": _rate(whole, f"{name}|{link}_bytes+", watched) for link in ("pcie", "nvlink")},
     }
 
 
 def summed(whole: Point, subject: str, name: str) -> float:
     return whole.get(f"{subject}|{name}+", 0.0)
+
+
+def _rate(whole: Point, key: str, watched: float) -> float | None:
+    return whole[key] / watched if key in whole and watched else None
 
 
 def _most(whole: Point, key: str) -> float | None:

@@ -41,6 +41,7 @@ figure{margin:0}svg{width:100%;height:auto;display:block}svg text{font-size:11px
 .info{color:var(--soft)}footer{margin-top:3rem;padding-top:1rem;border-top:1px solid var(--line);color:var(--soft);
 font-size:.85rem}
 @media print{:root{color-scheme:light}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}
-body{font-size:9.5pt}th{white-space:normal}td,th{padding:.25rem .4rem}main{max-width:none;padding:0}.charts{grid-template-columns:1fr 1fr;gap:1rem}
+body{font-size:9.5pt}th,th.n{white-space:normal}
+td,th{padding:.25rem .4rem}main{max-width:none;padding:0}.charts{grid-template-columns:1fr 1fr;gap:1rem}
 section,figure,li,tr,.tile{break-inside:avoid}h2{break-after:avoid}.wide{overflow:visible}}
 """ + "".join(f".line.c{n}{{stroke:var(--c{n})}}i.c{n}{{background:var(--c{n})}}" for n in range(8))
