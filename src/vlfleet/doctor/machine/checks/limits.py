@@ -28,7 +28,7 @@ def _shared_memory(known: Known) -> Finding:
     host, gpus = known[Host], known[Gpus].whole
     if not host.shm_bytes:
         return none("there is no /dev/shm")
-    saw = f"/dev/shm: {gib(host.shm_bytes)}, {gib(host.shm_free_bytes)} free"  # noqa: S108 - no file
+    saw = f"{gib(host.shm_bytes)} of shared memory (/dev/shm), {gib(host.shm_free_bytes)} free"
     numbers = {"bytes": host.shm_bytes, "free_bytes": host.shm_free_bytes}
     ranks = len(gpus)
     if ranks < 2:

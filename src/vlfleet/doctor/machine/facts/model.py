@@ -151,13 +151,28 @@ def _on_hub(scene: Scene) -> Model:
     return Model(scene.model, model_type=model_type, download_bytes=size, hub_error=error, **known)  # type: ignore[arg-type]
 
 
+def _opener() -> urllib.request.OpenerDirector:
+    """Through the proxies that the environment names; http and https alone, after redirects too."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
 def ask_hub(endpoint: str, name: str) -> tuple[int | None, str, str]:
     """Bytes to download, model_type, and what went wrong. Asks without an account."""
     url = f"{endpoint}/api/models/{name}?blobs=true"
     if not url.startswith(("https://", "http://")):
         return None, "", f"HF_ENDPOINT {endpoint} is no http(s) address"
     try:
-        with urllib.request.urlopen(url, timeout=HUB_SECONDS) as answer:  # noqa: S310 - the scheme was looked at
+        with _opener().open(url, timeout=HUB_SECONDS) as answer:
             facts = json.loads(answer.read(16 << 20))
         files = [each for each in facts.get("siblings", ()) if not str(each.get("rfilename")).endswith(_LEFT_OUT)]
         sizes = [each.get("size") for each in files]
