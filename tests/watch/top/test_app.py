@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
+from textual.strip import Strip
 
 from tests.watch.top.fake_admin import FakeAdmin, running
 from tests.watch.top.glances import AT, BUSY, EVERY, HOSTILE, SICK, Glance
@@ -58,6 +59,19 @@ async def shows(pilot: Pilot[Any], app: Top, *texts: str) -> None:
 def on_screen(app: Top) -> list[str]:
     """The characters that Textual draws, line by line."""
     return [strip.text for strip in app.screen._compositor.render_strips()]
+
+
+def watched(app: Top) -> list[int]:
+    """The lines that are drawn from now on."""
+    drawn: list[int] = []
+    line = app.canvas.render_line
+
+    def noted(y: int) -> Strip:
+        drawn.append(y)
+        return line(y)
+
+    app.canvas.render_line = noted  # type: ignore[method-assign]
+    return drawn
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -268,9 +282,7 @@ async def test_only_changed_lines_are_drawn() -> None:
         async with app.run_test() as pilot:
             await shows(pilot, app, "8/8 ready")
             await pilot.pause(0.1)
-            drawn: list[int] = []
-            line = app.canvas.render_line
-            app.canvas.render_line = lambda y: drawn.append(y) or line(y)  # type: ignore[method-assign,func-returns-value]
+            drawn = watched(app)
             await pilot.pause(0.2)
             assert drawn == []
             other: Glance = {**BUSY, "queue": {"requests": 5}}
@@ -278,6 +290,16 @@ async def test_only_changed_lines_are_drawn() -> None:
             await shows(pilot, app, "queue 5")
             await pilot.pause(0.1)
             assert set(drawn) == {1, 2}
+
+
+async def test_after_a_suspension_everything_is_drawn() -> None:
+    async with running(BUSY) as fake:
+        app = top(fake)
+        async with app.run_test() as pilot:
+            await shows(pilot, app, "8/8 ready")
+            drawn = watched(app)
+            app.app_resume_signal.publish(app)
+            await until(pilot, lambda: set(drawn) == set(range(24)))
 
 
 @pytest.mark.parametrize("key", ["q", "ctrl+c"])

@@ -41,7 +41,7 @@ def text(facts: Glance, look: Look | None = None, width: int = 160) -> str:
         (glance(TWO, []), Tone.GOOD, WELL + "nothing is wrong", True),
         (glance(TWO[:1], []), Tone.GOOD, "Well: the one replica is ready; nothing is wrong", True),
         (glance(TWO, [], queue={"requests": 1}), Tone.GOOD, WELL + "1 request waits", True),
-        (SICK, Tone.BAD, "Not well: r3 died 3 times in a quarter of an hour (and 2 more)", False),
+        (SICK, Tone.BAD, "Not well: r3 died 3 times in a quarter of an hour (and 1 more)", False),
         (
             glance([replica(0), replica(1, phase="failed", error="no such GPU")], []),
             Tone.WARN,

@@ -106,6 +106,8 @@ class Top(App[None]):
         self.canvas.focus()
         self.run_worker(self._follow(), name="follow")
         self.set_interval(1.0, self._tick)
+        # After Ctrl+Z and fg the terminal shows what the shell left there.
+        self.app_resume_signal.subscribe(self, lambda _: self.canvas.refresh())
         if not self.is_headless:  # a terminal that is left as it is now would be of no use
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
 

@@ -91,7 +91,7 @@ def _body(scene: Scene, width: int, room: int) -> list[Line]:
     beside = width >= SIDE_BY_SIDE and rows(scene.glance, Pane.GPUS)
     places = (_beside if beside else _below)(scene, width, room)
     if below and room < _LARGE:  # the log takes the place of what matters least while one reads it
-        places = [each for each in places if each.pane in (Pane.REPLICAS, scene.view.pane)]
+        places = [each for each in places if each.pane in (Pane.REPLICAS, Pane.ALERTS, scene.view.pane)]
     body = _stack(scene, places, width, room)
     if below is None:
         return body

@@ -33,16 +33,17 @@ def verdict(glance: Facts, look: Look) -> Verdict:
     ready, total = ready_of(glance)
     if not ready:
         return _nobody(replicas, look)
-    critical = [alert for alert in alerts if alert.text("severity") == "critical"]
+    critical, warnings = (
+        [alert for alert in alerts if alert.text("severity") == severity] for severity in ("critical", "warning")
+    )
     if critical:
         text = say("Not well: {what}", what=text_of(critical[0], look))
-        return Verdict(Tone.BAD, text + _more(len(alerts) - 1, look), well=False)
+        return Verdict(Tone.BAD, text + _more(len(critical) + len(warnings) - 1, look), well=False)
     if fleet.text("status") not in ("serving", ""):
         text = say("The fleet is {status}", status=say(fleet.text("status")))
         return Verdict(Tone.WARN, text + _phases(replicas, look))
     if ready < total:
         return Verdict(Tone.WARN, say("{ready} of {total} ready", ready=ready, total=total) + _phases(replicas, look))
-    warnings = [alert for alert in alerts if alert.text("severity") == "warning"]
     if warnings:
         text = say("Serving, but: {what}", what=text_of(warnings[0], look))
         return Verdict(Tone.WARN, text + _more(len(warnings) - 1, look))
