@@ -174,6 +174,8 @@ def test_alerts_are_acknowledged_and_silenced_without_a_question() -> None:
     assert ordered(SICK, "a") == ("acknowledge", {"code": "crash_loop", "subject": "r3", "by": "ann"})
     assert ordered(SICK, "tab tab tab j s") == ("silence", {"code": "gpu_hot", "subject": "gpu3", "seconds": 3600.0})
     assert ordered(SICK, "tab tab tab end s")[1]["seconds"] == 0.0  # it is silenced
+    covered = {**SICK, "silences": [{"code": "x", "subject": "*"}, {"code": "gpu_*", "subject": "*", "until": None}]}
+    assert ordered(covered, "tab tab tab end s")[1] == {"code": "gpu_*", "subject": "*", "seconds": 0.0}
     assert typed(BUSY, "a").order is None
     assert typed(BUSY, "s").order is None
 

@@ -67,7 +67,7 @@ def text(facts: Glance, look: Look | None = None, width: int = 160) -> str:
         (
             glance(TWO, [], alerts=[alert("x", "y", "critical", silenced=True)]),
             Tone.GOOD,
-            WELL + "nothing is wrong",
+            WELL + "1 alert is silenced",
             True,
         ),
         (

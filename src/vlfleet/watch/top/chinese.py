@@ -81,6 +81,8 @@ _HEADING = {
     "cordoned: {names}": "已隔离：{names}",
     "{n} request waits": "{n} 个请求在等待",
     "{n} requests wait": "{n} 个请求在等待",
+    "{n} alert is silenced": "{n} 条告警已静默",
+    "{n} alerts are silenced": "{n} 条告警已静默",
     " (and {n} more)": "（另有 {n} 项）",
     "; ": "；",
 }

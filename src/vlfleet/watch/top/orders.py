@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from vlfleet.watch.top.facts import Facts
 from vlfleet.watch.top.figures import seconds
-from vlfleet.watch.top.line import Tone
+from vlfleet.watch.top.line import Tone, clean
 from vlfleet.watch.top.look import Look
 from vlfleet.watch.top.rows import chosen, replicas_on
 from vlfleet.watch.top.view import Order, Pane, View
@@ -99,13 +100,18 @@ def acknowledge(glance: Facts, view: View, by: str) -> Order | None:
 
 
 def silence(glance: Facts, view: View) -> Order | None:
-    """Of the chosen alert, for an hour; ends the silence of one that is silenced."""
+    """Of the chosen alert, for an hour; of one that is silenced, the end of the silence that covers it."""
     alert = chosen(glance, view, Pane.ALERTS)
     if alert is None:
         return None
+    code, subject = alert.raw("code"), alert.raw("subject")
     duration = 0.0 if alert.true("silenced") else SILENCE_SECONDS
-    body = {"code": alert.raw("code"), "subject": alert.raw("subject"), "seconds": duration}
-    return Order("silence", f"{alert.text('code')} {alert.text('subject')}", body)
+    if alert.true("silenced"):
+        patterns = [(each.raw("code"), each.raw("subject")) for each in glance.parts("silences")]
+        covering = [each for each in patterns if fnmatchcase(code, each[0]) and fnmatchcase(subject, each[1])]
+        code, subject = covering[0] if covering else (code, subject)
+    body = {"code": code, "subject": subject, "seconds": duration}
+    return Order("silence", clean(f"{code} {subject}"), body)
 
 
 def told(order: Order, event: Facts, look: Look) -> tuple[str, Tone]:

@@ -68,6 +68,8 @@ def _notes(glance: Facts, replicas: list[Facts], look: Look) -> list[str]:
     notes = [look.say("cordoned: {names}", names=", ".join(cordoned[:4]))] if cordoned else []
     if waiting:
         notes.append(look.say.counted(waiting, "{n} request waits", "{n} requests wait"))
+    if silenced := sum(each.true("silenced") for each in glance.parts("alerts")):
+        notes.append(look.say.counted(silenced, "{n} alert is silenced", "{n} alerts are silenced"))
     return notes or [look.say("nothing is wrong")]
 
 
