@@ -32,7 +32,10 @@ async def admin(facts: Any = None) -> AsyncIterator[tuple[aiohttp.ClientSession,
     async def open_to_all(request: web.Request) -> web.Response:
         return web.Response(text="open", headers={"Cache-Control": "no-cache"})
 
-    routes = told(facts or (lambda: {"fleet": "default"}), lambda: b"vlfleet:x 1\n")
+    async def metrics() -> bytes:
+        return b"vlfleet:x 1\n"
+
+    routes = told(facts or (lambda: {"fleet": "default"}), metrics)
     app = build_admin(TOKEN, [*routes, web.post("/restart", restart)], [web.get("/web/{path}", open_to_all)])
     runner = await serve(app, "127.0.0.1", 0)
     port = runner.addresses[0][1]
