@@ -18,7 +18,7 @@ MEANING = {
     ExitCode.FAILED: "the operation failed",
     ExitCode.USAGE: "wrong usage, or a file that is not what it should be",
     ExitCode.DOES_NOT_FIT: "does not fit this machine",
-    ExitCode.UNHEALTHY: "no replica is ready, or an answer is wrong",
+    ExitCode.UNHEALTHY: "no replica is ready, an answer is wrong, or the doctor found what would fail",
     ExitCode.INTERRUPTED: "interrupted",
 }
 

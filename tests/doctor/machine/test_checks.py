@@ -115,6 +115,7 @@ def test_forward_compatibility_is_proven_by_torch() -> None:
 def test_a_fabric_that_nobody_needs_is_no_alarm() -> None:
     """As in a virtual machine that has one GPU of a board: it reports "not started", and CUDA works."""
     assert finding("fabric", server(gpus(fabric_state=1))).verdict is Verdict.WELL
+    assert finding("fabric", server(replace(gpus(fabric_state=1), cuda_init=None))).verdict is Verdict.UNKNOWN
     states = tuple(replace(state, fabric_state=None) for state in GPUS.states)
     assert finding("fabric", server(replace(GPUS, states=states))).verdict is Verdict.NONE
     broken = (replace(GPUS, states=states, cuda_init=802), replace(KERNEL, nvswitches=6))

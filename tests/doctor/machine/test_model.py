@@ -107,6 +107,13 @@ def test_a_hub_that_is_not_there() -> None:
     assert ask_hub("file:///etc", NAME)[2] == "HF_ENDPOINT file:///etc is no http(s) address"
 
 
+def test_a_password_in_the_hubs_address_is_not_shown(tmp_path: Path) -> None:
+    env = {"HF_ENDPOINT": "http://me:canary@127.0.0.1:9/hub", "HF_HUB_CACHE": str(tmp_path)}
+    found = gather(Scene(model=NAME, env=env), Known())
+    assert found.endpoint == "http://127.0.0.1:9/hub"
+    assert "canary" not in str(found)
+
+
 def test_what_is_neither_a_folder_nor_a_name() -> None:
     assert gather(Scene(model="/no/such/folder"), Known()).problem == "/no/such/folder does not exist"
 

@@ -144,7 +144,8 @@ def _on_hub(scene: Scene) -> Model:
         return Model(scene.model, problem=f"{scene.model} does not exist", remedy="give a folder or a name on the hub")
     room = look("model", hub_folder(scene), read_mounts(scene.read("proc/mounts").splitlines()))
     endpoint = (scene.env.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
-    known = {"kind": room.kind, "free_bytes": room.free_bytes, "endpoint": endpoint}
+    shown = re.sub(r"//[^/]*@", "//", endpoint)  # a mirror's address may hold a password
+    known = {"kind": room.kind, "free_bytes": room.free_bytes, "endpoint": shown}
     if scene.env.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return Model(scene.model, offline=True, **known)  # type: ignore[arg-type]
     size, model_type, error = ask_hub(endpoint, scene.model)
