@@ -5,26 +5,19 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
-from typing import Any, ClassVar
 
-from rich.segment import Segment
-from rich.style import Style
 from textual.app import App, ComposeResult
-from textual.events import Key, Resize
-from textual.geometry import Region
-from textual.strip import Strip
-from textual.widget import Widget
+from textual.events import Key
 
 from vlfleet.errors import VlfleetError
 from vlfleet.watch.top import orders
+from vlfleet.watch.top.canvas import Canvas
 from vlfleet.watch.top.facts import Facts
 from vlfleet.watch.top.frame import frame
 from vlfleet.watch.top.keys import press
-from vlfleet.watch.top.line import Line, Tone, clean
+from vlfleet.watch.top.line import Tone, clean
 from vlfleet.watch.top.link import Admin
 from vlfleet.watch.top.look import Look
 from vlfleet.watch.top.past import Past
@@ -40,49 +33,11 @@ _NOTICE_SECONDS = 15.0
 _LOG_SECONDS = 1.0
 
 
-class Canvas(Widget, can_focus=True):
-    """The whole screen, drawn line by line: only lines that changed are sent, which an ssh connection likes."""
-
-    DEFAULT_CSS = "Canvas { width: 100%; height: 100%; }"
-
-    def __init__(self, frame: Callable[[int, int], list[Line]], styles: Mapping[Tone, Style]) -> None:
-        super().__init__()
-        self._frame = frame
-        self._lines: list[Line] = []
-        self._strip = lru_cache(512)(lambda line: _strip(line, styles))
-
-    def draw(self) -> None:
-        """The screen as it is now."""
-        old, self._lines = self._lines, self._frame(*self.size)
-        if len(old) != len(self._lines):
-            self.refresh()
-            return
-        changed = [at for at, (before, now) in enumerate(zip(old, self._lines, strict=True)) if before != now]
-        if changed:
-            self.refresh(*(Region(0, at, self.size.width, 1) for at in changed))
-
-    def on_resize(self, event: Resize) -> None:
-        self.draw()
-
-    def render_line(self, y: int) -> Strip:
-        return self._strip(self._lines[y]) if y < len(self._lines) else Strip.blank(self.size.width)
-
-    @property
-    def text(self) -> str:
-        """What is seen."""
-        return "\n".join(line.text for line in self._lines)
-
-
-def _strip(line: Line, styles: Mapping[Tone, Style]) -> Strip:
-    return Strip([Segment(text, styles[tone]) for text, tone in line.spans])
-
-
 class Top(App[None]):
     """`vlfleet top`."""
 
     CSS = "Screen { background: ansi_default; overflow: hidden; }"
     ENABLE_COMMAND_PALETTE = False
-    BINDINGS: ClassVar[list[Any]] = []
 
     def __init__(self, admin: Admin, look: Look, person: str, interval_seconds: float = 1.0) -> None:
         super().__init__(ansi_color=True)
