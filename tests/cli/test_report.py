@@ -57,6 +57,7 @@ def test_a_file_of_each_kind(name: str, begins: str, folder: Path, tmp_path: Pat
         (("-o", "report.pdf"), ExitCode.USAGE, "says no format"),
         (("-o", "/no/such/folder/r.html"), ExitCode.FAILED, "cannot be written"),
         (("--since", "yesterday"), ExitCode.USAGE, "no duration"),
+        (("--price-per-gpu-hour", "inf"), ExitCode.USAGE, "is no price"),
         (("--name", "../x"), ExitCode.USAGE, "cannot name a fleet"),
     ],
 )

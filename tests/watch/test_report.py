@@ -145,6 +145,18 @@ def test_latency_by_image_size() -> None:
     assert "Latency by image size" not in to_markdown(report())
 
 
+def test_rates_are_of_the_time_that_was_watched() -> None:
+    """A fleet that is looked at each ten seconds, and one that ran for half of its only minute."""
+    slow = [(START + n, point(sample(n), sample(n - 10))) for n in range(10, 600, 10)]
+    made = build("default", START, START + 600, 1, slow, [])
+    assert made.figures["watched_seconds"] == 590
+    assert made.figures["requests_per_second"] == pytest.approx(2)
+    traffic = next(chart for chart in made.charts if chart.title == "Traffic").curves["requests"]
+    assert {round(value, 3) for value in traffic if value is not None} == {2.0}
+    half = merged([point(sample(n), sample(n - 1)) for n in range(1, 31)])
+    assert build("default", START, START + 60, 60, [(START, half)], []).figures["requests_per_second"] == 2
+
+
 def test_of_nothing() -> None:
     empty = build("default", START, START + 60, 1, [], [])
     assert "Nothing was watched" in to_html(empty)
@@ -162,8 +174,8 @@ def test_incidents_begin_and_end() -> None:
     ]
     found = report(100, events)
     assert found.incidents == (
-        Incident("gpu_hot", "gpu1", START + 10, START + 40, "gpu1 has 91 C", "look at fans"),
-        Incident("gpu_hot", "gpu2", START + 11, None, "gpu2 has 92 C", "look at fans"),
+        Incident("gpu_hot", "gpu1", START + 10, START + 40, "gpu1 has 91 C", "look at fans", severity="warning"),
+        Incident("gpu_hot", "gpu2", START + 11, None, "gpu2 has 92 C", "look at fans", severity="warning"),
         Incident("backoff", "r1", START + 50, None, "ready -> backoff", "out of memory", moment=True),
     )
     page = Page(to_html(found)).text

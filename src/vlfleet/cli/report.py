@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +44,8 @@ def report(
     kind = output.suffix.lower().removeprefix(".") if output else "json" if as_json else "md"
     if kind not in WRITERS:
         raise VlfleetError(f"{output} says no format", "end it with .html, .json or .md", ExitCode.USAGE)
+    if price_per_gpu_hour is not None and not math.isfinite(price_per_gpu_hour):
+        raise VlfleetError("--price-per-gpu-hour is no price", "say a number, as 2.50", ExitCode.USAGE)
     folder, until = FleetFolder.of(name), time.time()
     found = report_of(folder, until - seconds, until, price_per_gpu_hour)
     if not found.figures["watched_seconds"] and (at := last(folder.path / FILE)) is not None:

@@ -13,6 +13,9 @@ from vlfleet.watch.model import ReplicaSample, Sample
 Point = dict[str, float]
 """`subject|name`: a gauge, averaged over time; `subject|name^`: the largest of it; `subject|name+`: a sum."""
 
+SECONDS = "fleet|seconds+"
+"""That a point stands for: a row of a large fleet, or of a minute in which it was started, is not watched for all of
+its time."""
 MOST_REPLICAS = 64
 """That have numbers of their own."""
 OTHERS = "others"
@@ -29,6 +32,7 @@ def point(now: Sample, before: Sample | None) -> Point:
     }
     held = {index for replica in now.replicas for index in replica.gpus}
     seconds = max(0.0, now.monotonic - before.monotonic) if before else None
+    found[SECONDS] = seconds
     for gpu in now.gpus:
         found |= _gpu(gpu, before.gpu(gpu.index) if before else None, seconds, held=gpu.index in held)
     others = []

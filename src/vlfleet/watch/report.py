@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vlfleet import __version__
+from vlfleet.watch.alerts import all_rules
 from vlfleet.watch.findings import Finding, findings
 from vlfleet.watch.history import Event
 from vlfleet.watch.point import merged
@@ -22,6 +23,7 @@ from vlfleet.watch.report_figures import (
     replica_of,
     sizes_of,
     summed,
+    watched_of,
     work_of,
 )
 from vlfleet.watch.report_plan import Line, compare
@@ -43,6 +45,8 @@ class Incident:
     text: str
     advice: str
     moment: bool = False
+    severity: str = ""
+    """Of its rule: info, warning, critical; empty for what is no alert, or of a rule that is no more."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,8 @@ def build(
     gpus = [each for each in subjects if each.startswith("gpu")]
     replicas = [each for each in subjects if each not in ("host", "fleet") and each not in gpus]
     held = [each for each in gpus if summed(whole, each, "held_seconds")] or gpus
-    bins = bins_of(since, until, rows)
-    watched = len(rows) * resolution
+    bins = bins_of(since, until, rows, resolution)
+    watched = watched_of(rows, resolution)
     figures = figures_of(whole, replicas, held, watched)
     past = past_of(whole, rows, figures, replicas, gpus, held)
     measured = {
@@ -106,7 +110,7 @@ def build(
         replicas={name: replica_of(whole, name) for name in replicas},
         gpus={name: gpu_of(whole, name, watched) for name in gpus},
         incidents=tuple(_incidents(events)),
-        charts=charts(bins, replicas, gpus, resolution),
+        charts=charts(bins, replicas, gpus),
         cost=cost_of(whole, figures, replicas, held, watched, price_per_gpu_hour),
         sizes=sizes_of(whole),
         findings=findings(past, setup),
@@ -124,6 +128,9 @@ def _natural(name: str) -> tuple[str, int]:
     return letters, int(name[len(letters) :] or 0)
 
 
+_SEVERITIES = {rule.code: rule.severity.name.lower() for rule in all_rules()}
+
+
 def _incidents(events: Sequence[Event]) -> list[Incident]:
     """The oldest first; an end belongs to the last beginning of the same alert."""
     found: list[Incident] = []
@@ -132,11 +139,11 @@ def _incidents(events: Sequence[Event]) -> list[Incident]:
         key = event.code, event.subject
         if event.kind == "ended":
             if (at := open_at.pop(key, None)) is not None:
-                old = found[at]
-                found[at] = Incident(old.code, old.subject, old.began, event.at, old.text, old.advice)
+                found[at] = replace(found[at], ended=event.at)
             continue
-        if event.kind == "began":
+        began = event.kind == "began"
+        if began:
             open_at[key] = len(found)
-        moment = event.kind != "began"
-        found.append(Incident(event.code, event.subject, event.at, None, event.text, event.advice, moment))
+        severity = _SEVERITIES.get(event.code, "") if began else ""
+        found.append(Incident(*key, event.at, None, event.text, event.advice, not began, severity))
     return found

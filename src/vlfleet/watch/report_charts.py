@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vlfleet.watch.histogram import EMPTY
-from vlfleet.watch.point import Point, histograms, merged
+from vlfleet.watch.point import SECONDS, Point, histograms, merged
 from vlfleet.watch.sizes import SIZES
 
 BINS = 240
@@ -29,29 +29,27 @@ class Chart:
 class Bin:
     """A stretch of the report's time."""
 
-    rows: int
-    """Of history in it."""
+    seconds: float
+    """That were watched."""
     point: Point
 
 
-def bins_of(since: float, until: float, rows: Sequence[tuple[int, Point]]) -> list[Bin]:
+def bins_of(since: float, until: float, rows: Sequence[tuple[int, Point]], resolution: int) -> list[Bin]:
     """As many stretches as curves have points; where rows are farther apart than that, some are empty."""
     span = max(until - since, 1.0)
     found: list[list[Point]] = [[] for _ in range(max(1, min(BINS, int(span / LEAST_SECONDS))))]
     for at, each in rows:
         found[min(len(found) - 1, max(0, int((at - since) / span * len(found))))].append(each)
-    return [Bin(len(points), merged(points) if points else {}) for points in found]
+    return [Bin(sum(each.get(SECONDS, resolution) for each in points), merged(points)) for points in found]
 
 
-def charts(bins: Sequence[Bin], replicas: list[str], gpus: list[str], resolution: int) -> tuple[Chart, ...]:
+def charts(bins: Sequence[Bin], replicas: list[str], gpus: list[str]) -> tuple[Chart, ...]:
     """Those about which anything is known."""
     times = [histograms(each.point) for each in bins]
 
     def rate(key: str, names: Sequence[str]) -> Curve:
         return tuple(
-            sum(each.point.get(f"{name}|{key}+", 0.0) for name in names) / (each.rows * resolution)
-            if each.rows
-            else None
+            sum(each.point.get(f"{name}|{key}+", 0.0) for name in names) / each.seconds if each.seconds else None
             for each in bins
         )
 
@@ -59,7 +57,7 @@ def charts(bins: Sequence[Bin], replicas: list[str], gpus: list[str], resolution
         keys = (f"{name}|pcie_bytes+", f"{name}|nvlink_bytes+")
         sums = ([each.point[key] for key in keys if key in each.point] for each in bins)
         return tuple(
-            sum(found) / (each.rows * resolution * 1e6) if found else None
+            sum(found) / (each.seconds * 1e6) if found and each.seconds else None
             for each, found in zip(bins, sums, strict=True)
         )
 

@@ -8,7 +8,7 @@ from statistics import median
 
 from vlfleet.watch.findings import SPARE, Past
 from vlfleet.watch.histogram import EMPTY
-from vlfleet.watch.point import Point, histograms
+from vlfleet.watch.point import SECONDS, Point, histograms
 from vlfleet.watch.sizes import SIZES
 
 Figures = Mapping[str, float | None]
@@ -144,10 +144,15 @@ def _queued_idle(rows: Rows, held: list[str]) -> float | None:
 
 def busiest_of(rows: Rows, replicas: list[str], resolution: int) -> float | None:
     """Requests a second in the busiest twentieth of the minutes in which any came."""
-    minutes: dict[int, list[float]] = {}
+    minutes: dict[int, list[tuple[int, Point]]] = {}
     for at, each in rows:
-        minutes.setdefault(at // 60, []).append(sum(each.get(f"{name}|answered+", 0.0) for name in replicas))
-    rates = sorted(sum(each) / (len(each) * resolution) for each in minutes.values() if sum(each))
+        minutes.setdefault(at // 60, []).append((at, each))
+    rates = []
+    for minute in minutes.values():
+        answered = sum(each.get(f"{name}|answered+", 0.0) for _, each in minute for name in replicas)
+        if answered and (seconds := watched_of(minute, resolution)):
+            rates.append(answered / seconds)
+    rates.sort()
     return rates[min(len(rates) - 1, int(0.95 * len(rates)))] if rates else None
 
 
@@ -180,6 +185,11 @@ def gpu_of(whole: Point, name: str, watched: float) -> Figures:
         "kwh": summed(whole, name, "joules") / 3.6e6 or None,
         **{f"{link}_bytes_per_second": _rate(whole, f"{name}|{link}_bytes+", watched) for link in ("pcie", "nvlink")},
     }
+
+
+def watched_of(rows: Rows, resolution: int) -> float:
+    """Seconds."""
+    return sum(each.get(SECONDS, resolution) for _, each in rows)
 
 
 def summed(whole: Point, subject: str, name: str) -> float:

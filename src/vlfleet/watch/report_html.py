@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from vlfleet.watch.alert import Severity
-from vlfleet.watch.alerts import all_rules
 from vlfleet.watch.report import Incident, Report
 from vlfleet.watch.report_style import STYLE
 from vlfleet.watch.report_words import (
@@ -156,15 +154,7 @@ def _bands(report: Report) -> list[tuple[float, float]]:
 
 
 def _loud(incident: Incident) -> bool:
-    return not incident.moment and _severity(incident) in ("warning", "critical")
-
-
-_SEVERITIES = {rule.code: Severity(rule.severity).name.lower() for rule in all_rules()}
-
-
-def _severity(incident: Incident) -> str:
-    """As its rule has it; empty for what is no alert, or of a rule that is no more."""
-    return "" if incident.moment else _SEVERITIES.get(incident.code, "")
+    return not incident.moment and incident.severity in ("warning", "critical")
 
 
 def _incidents(report: Report) -> str:
@@ -172,8 +162,7 @@ def _incidents(report: Report) -> str:
         return "<p>None.</p>" if report.figures.get("watched_seconds") else ""
     rows = []
     for each in report.incidents[-MOST_INCIDENTS:]:
-        severity = _severity(each)
-        tag = f'<span class="tag {severity}">{severity}</span> ' if severity else ""
+        tag = f'<span class="tag {each.severity}">{each.severity}</span> ' if each.severity else ""
         advice = f"<small>{_prose(each.advice)}</small>" if each.advice else ""
         who = f"{escape(each.subject)}<small>{escape(each.code)}</small>"
         rows.append((escape(when(each.began)), escape(lasted(each)), who, f"{tag}{escape(each.text)}{advice}"))
