@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from playwright.sync_api import Page
 from tests.web.conftest import OpenPage
 from tests.web.views import glances
 from tests.web.views.conftest import Serve
+from vlfleet.watch.alerts import all_rules
 
 pytestmark = pytest.mark.browser
 
@@ -115,6 +117,18 @@ def test_history_is_of_ten_minutes_with_gaps_where_nobody_looked(page: Page) -> 
 def test_a_log_without_colours_and_cursor_movements(page: Page) -> None:
     plain = "async (text) => (await import('/web/views/fleet/log.js')).plain(text)"
     assert page.evaluate(plain, "\x1b[1;32mINFO\x1b[0m a\tb\r\n\x1b]0;title\x07c\x1b[2K\x1b[1Ad\x08") == "INFO a\tb\ncd"
+
+
+def test_every_alert_is_told_in_chinese(page: Page) -> None:
+    chinese = "async (alert) => (await import('/web/views/fleet/alerts_zh.js')).inChinese(alert)"
+    for rule in all_rules():
+        alert = {"code": rule.code, "subject": "gpu6", "value": 0.5, "text": "english", "advice": "english"}
+        told = page.evaluate(chinese, alert)
+        for words in (told["text"], told["advice"]):
+            assert re.search("[\u4e00-\u9fff]", words), rule.code
+            assert not re.search("english|undefined|[{}]", words), rule.code
+    unheard = {"code": "new_one", "subject": "r0", "value": 1.0, "text": "english", "advice": "english"}
+    assert page.evaluate(chinese, unheard) == unheard
 
 
 def test_words_in_both_languages_are_the_same_keys(page: Page) -> None:

@@ -87,6 +87,8 @@ def test_chinese(serve: Serve, open_page: OpenPage, view: str) -> None:
     words = {"fleet": "副本", "plan": "当前运行", "reports": "事件"}
     expect(page.locator("main")).to_contain_text(words[view])
     expect(page.locator("main")).not_to_contain_text(re.compile(r"\b(fleet|plan|reports|drawer|phase)\.[a-z_]+"))
+    if view == "fleet":
+        expect(page.locator(".verdict .text")).to_contain_text("r3 在一刻钟内退出了 3 次")
 
 
 def test_no_word_is_missing_in_english(serve: Serve, open_page: OpenPage) -> None:

@@ -2,6 +2,7 @@
 
 import { h } from "../lib/dom.js";
 import { History } from "../lib/history.js";
+import { language } from "../lib/i18n.js";
 import { Actions } from "./fleet/actions.js";
 import { alertsPart } from "./fleet/alerts.js";
 import { bannerPart } from "./fleet/banner.js";
@@ -18,8 +19,9 @@ import { requestsPart } from "./fleet/requests.js";
 const history = new History();
 let begun = false;
 
-export function mount(root, app) {
+export async function mount(root, app) {
   const { t } = app;
+  const spoken = language() === "zh" ? (await import("./fleet/alerts_zh.js")).inChinese : (alert) => alert;
   let glance = null;
   let opened = null;
   const actions = new Actions(app, () => opened?.part.refresh());
@@ -58,7 +60,7 @@ export function mount(root, app) {
 
   if (!begun) void remember(app.api, history, () => (begun = true));
   const stop = app.live((latest) => {
-    glance = latest;
+    glance = { ...latest, alerts: latest.alerts.map(spoken) };
     history.push(glance.at, sample(glance));
     body.hidden = false;
     banner.update(glance);
