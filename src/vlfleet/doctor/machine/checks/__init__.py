@@ -6,6 +6,7 @@ from vlfleet.doctor.machine.checks import (
     driver,
     engine,
     environment,
+    gpu_speed,
     gpus,
     host,
     limits,
@@ -15,7 +16,7 @@ from vlfleet.doctor.machine.checks import (
     nodes,
 )
 
-SUBJECTS = (driver, gpus, links, engine, host, limits, disk, network, environment, model, nodes)
+SUBJECTS = (driver, gpus, gpu_speed, links, engine, host, limits, disk, network, environment, model, nodes)
 CHECKS: tuple[Check, ...] = tuple(check for subject in SUBJECTS for check in subject.CHECKS)
 
 __all__ = ["CHECKS", "SUBJECTS"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vlfleet.doctor.machine.breakages import BREAKAGES
 from vlfleet.doctor.machine.check import Check, Finding, Group, fail, none, risk, slow, well
 from vlfleet.doctor.machine.checks.when import with_gpus
@@ -76,8 +78,7 @@ def _neighbours(known: Known) -> Finding:
     return well("transformers and what else is installed of torch's neighbours can be imported")
 
 
-def _listed(errors: dict[str, str] | object) -> str:
-    assert isinstance(errors, dict)
+def _listed(errors: Mapping[str, str]) -> str:
     return "; ".join(f"{name} cannot be imported: {error}" for name, error in errors.items())
 
 
