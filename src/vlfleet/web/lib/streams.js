@@ -1,7 +1,7 @@
 /** Lines and events out of a body that is still coming. Pure but for reading. */
 
 /** The lines of a stream of bytes, without their ends. The last one may lack its end. */
-export async function* textLines(stream) {
+async function* textLines(stream) {
   const reader = stream.getReader();
   const decoder = new TextDecoder();
   let rest = "";

@@ -1,6 +1,6 @@
 /** What every view needs: icons, buttons, dialogs, menus, toasts, copying. */
 
-import { append, h, replace, svg } from "./dom.js";
+import { h, svg } from "./dom.js";
 import { t } from "./i18n.js";
 
 /** Paths on a grid of 24, drawn as lines. */
@@ -171,5 +171,3 @@ export function colour(token) {
 export function notice(title, text, ...more) {
   return h("div", { class: "notice" }, h("h2", {}, title), text && h("p", {}, text), more);
 }
-
-export { append, h, replace, svg };

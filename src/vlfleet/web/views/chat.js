@@ -2,9 +2,10 @@
 
 import { h, replace } from "../lib/dom.js";
 import { language, t } from "../lib/i18n.js";
-import { copy, dialog, icon, iconButton, menu, toast } from "../lib/ui.js";
+import { icon, iconButton, toast } from "../lib/ui.js";
 import { Chats, picturesOf } from "./chat/chats.js";
-import { Composer, takeFiles } from "./chat/composer.js";
+import { Composer } from "./chat/composer.js";
+import { takeFiles } from "./chat/drop.js";
 import { Forecast } from "./chat/forecast.js";
 import { Pictures } from "./chat/pictures.js";
 import { askedTurns, fieldsOf } from "./chat/request.js";
@@ -234,24 +235,14 @@ class ChatView {
     this.#said.textContent = turn.error ? lineOf(turn.error) : t("answer.said", { text: turn.text.slice(0, SAID_CHARACTERS) });
   }
 
+  /** Offers the question of a turn as code. */
   async #code(turn, button) {
-    const { snippets } = await import("./chat/snippets.js");
-    const at = this.#chats.current.turns.indexOf(turn);
+    const { offerCode } = await import("./chat/code.js");
+    const { turns } = this.#chats.current;
+    const at = turns.indexOf(turn);
     const { system, fields } = this.#request(this.#taskOf(at + 1));
-    const pictures = this.#chats.current.turns.slice(0, at + 1).findLast((each) => each.pictures?.length)?.pictures ?? [];
+    const pictures = turns.slice(0, at + 1).findLast((each) => each.pictures?.length)?.pictures ?? [];
     const { base, model } = this.#room;
-    const made = snippets({ base, model, keyed: this.#app.side.keyed, system, fields, text: turn.text, pictures });
-    menu(button, [["curl", "curl"], ["openai", "Python (openai)"], ["vlfleet", "Python (vlfleet)"]].map(([name, label]) =>
-      ({ label, icon: "copy", run: () => this.#copied(label, made[name]) })));
-  }
-
-  /** What was copied is shown, as pictures are named by paths that the person may have to change. */
-  async #copied(label, text) {
-    const done = await copy(text);
-    await dialog({ title: label, wide: true, body: [
-      h("p", { class: "soft small" }, t(done ? "code.copied" : "copy.failed")),
-      h("pre", { tabindex: 0 }, h("code", {}, text)),
-    ] });
+    offerCode(button, { base, model, keyed: this.#app.side.keyed, system, fields, text: turn.text, pictures });
   }
 }
-

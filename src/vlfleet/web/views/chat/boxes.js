@@ -11,7 +11,7 @@ const MOST = 500;
 const FOCUSABLE = 24;
 
 /** Places of the model's as shapes in pixels of `picture`; [] where nobody knows the model's coordinates. */
-export function shapesOf(places, picture, card) {
+function shapesOf(places, picture, card) {
   const units = unitsOf(picture, card);
   if (!units) return [];
   const colours = new Map();

@@ -4,7 +4,7 @@ import { h, replace } from "../../lib/dom.js";
 import { bytes, number } from "../../lib/format.js";
 import { language, t } from "../../lib/i18n.js";
 import { icon, iconButton, toast } from "../../lib/ui.js";
-import { NoPictureError, filesOf } from "./pictures.js";
+import { NoPictureError } from "./pictures.js";
 import { taskPrompt } from "./request.js";
 import { imageTokens } from "./vision.js";
 
@@ -217,36 +217,4 @@ export class Composer {
     this.#changed();
     this.#hooks.send(draft);
   }
-}
-
-/** Lets files be dropped on, and pasted into, all of `root`. Returns what stops it. */
-export function takeFiles(root, add) {
-  let depth = 0;
-  const hasFiles = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-  const mark = (step) => (event) => {
-    if (!hasFiles(event)) return;
-    event.preventDefault();
-    depth = Math.max(0, depth + step);
-    root.classList.toggle("dropping", depth > 0);
-  };
-  const listeners = {
-    dragenter: mark(1),
-    dragover: (event) => hasFiles(event) && event.preventDefault(),
-    dragleave: mark(-1),
-    drop: (event) => {
-      if (!hasFiles(event)) return;
-      event.preventDefault();
-      depth = 0;
-      root.classList.remove("dropping");
-      add(filesOf(event.dataTransfer));
-    },
-    paste: (event) => {
-      const files = filesOf(event.clipboardData);
-      if (!files.length || document.querySelector("dialog[open]")) return;
-      event.preventDefault();
-      add(files);
-    },
-  };
-  for (const [name, listener] of Object.entries(listeners)) document.addEventListener(name, listener);
-  return () => Object.entries(listeners).forEach(([name, listener]) => document.removeEventListener(name, listener));
 }

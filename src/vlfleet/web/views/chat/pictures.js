@@ -113,11 +113,6 @@ async function drawn(bitmap, width, height, type, quality) {
   });
 }
 
-/** The pictures in what was dropped or pasted; files of other kinds count too, and are refused with their names. */
-export function filesOf(transfer) {
-  return [...(transfer?.files ?? [])].filter((file) => file.size > 0);
-}
-
 /** A data: URL of a blob. */
 export function dataUrl(blob) {
   return new Promise((resolve, reject) => {

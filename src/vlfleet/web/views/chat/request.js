@@ -7,7 +7,7 @@ const SPECIAL_TOKENS = /<\|(endoftext|im_start|im_end|vision_start|vision_end|vi
 /**
  * The turns that a model is shown: those without an answer, because it failed, are left out, except the last one.
  */
-export function toldTurns(turns) {
+function toldTurns(turns) {
   return turns.filter((turn, at) => {
     if (turn.role === "assistant") return Boolean(turn.text);
     return at === turns.length - 1 || turns[at + 1]?.role !== "assistant" || Boolean(turns[at + 1].text);
