@@ -50,6 +50,17 @@ def memory(share: float) -> State:
     return lambda sample, second: with_gpu(sample, 1, used_bytes=int((sample.gpus[1].memory_bytes or 0) * share))
 
 
+def layers(first: float, second: float, *, one: bool = True) -> State:
+    """Memory of GPUs 0 and 1, which belong to one replica."""
+
+    def state(sample: Sample, second_: float) -> Sample:
+        for index, share in enumerate((first, second)):
+            sample = with_gpu(sample, index, used_bytes=int((sample.gpus[index].memory_bytes or 0) * share))
+        return with_replica(sample, "r0", gpus=(0, 1)) if one else sample
+
+    return state
+
+
 def utilization(*shares: float) -> State:
     def state(sample: Sample, second: float) -> Sample:
         for index, share in enumerate(shares):
@@ -237,6 +248,9 @@ CASES = [
         "the others are out by hand",
     ),
     Case("gpu_alone", "gpu1", utilization(0.0, 0.97, 0.0, 0.0), utilization(0.2, 0.97, 0.0, 0.0), "another works"),
+    Case("gpu_memory_uneven", "gpu1", layers(0.2, 0.95), layers(0.7, 0.95), "the other is nearly as full"),
+    Case("gpu_memory_uneven", "gpu1", layers(0.2, 0.95), layers(0.1, 0.8), "there is room on both"),
+    Case("gpu_memory_uneven", "gpu1", layers(0.2, 0.95), layers(0.2, 0.95, one=False), "they are two replicas"),
     Case("gpu_broken", "gpu1", gpu(fault="GPU is lost"), gpu(utilization=None, memory_bytes=None), "MIG tells less"),
     Case("gpu_broken", "gpu1", gpu(rows_failed=True), gpu(ecc_uncorrected=3), "old errors"),
     Case("gpu_broken", "gpu1", new_ecc(300), new_ecc(0), "the error is older than the watch"),

@@ -16,6 +16,8 @@ SLOWED = frozenset({"hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake"}
 """sw_power_cap is not among them: a GPU at full load runs at its power limit, and should."""
 BUSY, IDLE = 0.8, 0.1
 """Utilisation of a GPU that has nothing left to give, and of one that does nothing."""
+FULL = 0.9
+"""Share of a GPU's memory."""
 _RESERVING = "vllm"
 """This engine takes its share of the memory (0.92) when it starts, so that 90 % says nothing of it."""
 
@@ -104,6 +106,21 @@ def alone(window: Window) -> dict[str, float]:
         return dict.fromkeys(means, 0.0)
     others = [mean for name, mean in means.items() if name != busy[0]]
     return {name: mean if name in busy and max(others) < IDLE else 0.0 for name, mean in means.items()}
+
+
+def uneven(window: Window) -> dict[str, float]:
+    """Of a replica on several GPUs, one of which is full: how much more of its memory that one uses than the emptiest.
+
+    What `device_map="auto"` and uneven pipeline stages do: the next picture fails on one GPU while others have room.
+    """
+    found = {}
+    for replica in window.now.replicas:
+        gpus = [gpu for index in replica.gpus if (gpu := window.now.gpu(index))]
+        shares = {f"gpu{gpu.index}": used for gpu in gpus if (used := _used(gpu)) is not None}
+        if len(shares) > 1:
+            least = min(shares.values())
+            found |= {name: used - least if used >= FULL else 0.0 for name, used in shares.items()}
+    return found
 
 
 def broken(window: Window) -> dict[str, float]:
@@ -211,6 +228,16 @@ RULES = (
         0.6,
         "{subject} is at {value:.0%} while all other GPUs do nothing",
         "one replica a GPU uses them all: `vlfleet plan` says how; device_map=auto lets GPUs work one after the other",
+        for_seconds=60,
+    ),
+    Rule(
+        "gpu_memory_uneven",
+        Severity.WARNING,
+        uneven,
+        0.4,
+        0.3,
+        "{subject} is full, and {value:.0%} more so than another GPU of its replica",
+        "its layers lie unevenly: tensor parallelism shares them, device_map=auto does not; `vlfleet plan` says how",
         for_seconds=60,
     ),
     Rule(

@@ -10,6 +10,7 @@ export const WORDS = {
   gpu_throttled: ["{subject} 在最近一分钟的 {share} 时间里因过热或供电而降速", "检查散热与供电；`nvidia-smi -q -d PERFORMANCE` 会说明原因"],
   gpu_imbalance: ["{subject} 的利用率比其他 GPU 低 {share}", "查看 `vlfleet status`：其副本可能已移出轮转、启动缓慢，或分到的请求很少"],
   gpu_alone: ["{subject} 利用率 {share}，其他 GPU 全部空闲", "每块 GPU 一个副本才能用上全部 GPU：`vlfleet plan` 会说明；device_map=auto 会让 GPU 轮流工作"],
+  gpu_memory_uneven: ["{subject} 显存已满，比同一副本的另一块 GPU 高 {share}", "各层分布不均：张量并行会平分，device_map=auto 不会；`vlfleet plan` 会说明"],
   gpu_broken: ["{subject} 已丢失，或有不可纠正的显存错误", "查看 `dmesg` 与 `nvidia-smi -q -d ECC`；重置或更换该卡"],
   gpu_xid: ["{subject} 报告了 Xid {count}", "`vlfleet cordon {subject}`，再查看 `dmesg`；重置或更换该卡"],
   gpu_xid_program: ["{subject}：Xid {count}，由程序引起", "查看该副本的日志：`vlfleet logs`"],
