@@ -21,9 +21,13 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 CHROMIUM = next(filter(None, map(which, ("chromium", "chromium-browser", "google-chrome"))), None)
 IMAGES = Path(__file__).resolve().parents[2] / "src/vlfleet/demo/images"
-LOOPBACK = ("127.0.0.1", "localhost", "")
-ARGUMENTS = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--disable-background-networking"]
-"""Names lead nowhere: a page that needs the network is found out."""
+ELSEWHERE = "fleet.test"
+"""A name for this machine that browsers do not know as such: a page from there is in no secure context, as one over
+plain HTTP from another machine."""
+LOOPBACK = ("127.0.0.1", "localhost", ELSEWHERE, "")
+RULES = f"MAP {ELSEWHERE} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+"""Other names lead nowhere: a page that needs the network is found out."""
+ARGUMENTS = [f"--host-resolver-rules={RULES}", "--disable-background-networking"]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ pytest.importorskip("playwright.sync_api")
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Response, Route, expect
 
-from tests.web.conftest import IMAGES, DemoFleet, OpenPage, Watched
+from tests.web.conftest import ELSEWHERE, IMAGES, DemoFleet, OpenPage, Watched
 
 pytestmark = pytest.mark.browser
 
@@ -461,6 +461,22 @@ def test_a_keyed_gateway_asks_for_the_key_and_keeps_it_in_this_tab(gateway_page:
     expect(page.locator(".turn.assistant .markdown")).to_have_text("welcome")
     assert page.evaluate("JSON.stringify(localStorage)").find("sk-test") == -1
     assert page.evaluate("document.cookie") == ""
+
+
+def test_the_chat_works_over_plain_http_from_another_machine(demo_fleet: DemoFleet, open_page: OpenPage) -> None:
+    """There browsers have no clipboard, no crypto.subtle, no randomUUID."""
+    page = chat(open_page, demo_fleet.gateway.replace("127.0.0.1", ELSEWHERE))
+    assert page.evaluate("window.isSecureContext") is False
+    drop(page, WORD)
+    page.get_by_role("button", name="Read text").click()
+    answer = answered(page)
+    answer.get_by_role("button", name="Copy").click()
+    expect(page.locator(".toast")).to_contain_text("Copied")
+    page.focus("#question")
+    page.keyboard.press("Control+V")
+    expect(page.locator("#question")).to_have_value("lantern")
+    page.reload()
+    page.wait_for_selector(DONE)
 
 
 def test_what_is_no_picture_is_refused_by_its_name(gateway_page: Page, tmp_path: Path) -> None:
