@@ -3,155 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from statistics import median
 
-from vlfleet.hardware.reading import GpuReading
 from vlfleet.hardware.xid import meaning
-from vlfleet.hardware.xid_events import CRITICAL_SECONDS
+from vlfleet.watch import measures_machine as measures
 from vlfleet.watch.alert import Rule, Severity
-from vlfleet.watch.model import Sample
-from vlfleet.watch.window import Window
-
-SLOWED = frozenset({"hw_slowdown", "sw_thermal", "hw_thermal", "hw_power_brake"})
-"""sw_power_cap is not among them: a GPU at full load runs at its power limit, and should."""
-BUSY, IDLE = 0.8, 0.1
-"""Utilisation of a GPU that has nothing left to give, and of one that does nothing."""
-FULL = 0.9
-"""Share of a GPU's memory."""
-_RESERVING = "vllm"
-"""This engine takes its share of the memory (0.92) when it starts, so that 90 % says nothing of it."""
-
-
-def _gpus(sample: Sample) -> dict[str, GpuReading]:
-    return {f"gpu{gpu.index}": gpu for gpu in sample.gpus}
-
-
-def _used(gpu: GpuReading) -> float | None:
-    return gpu.used_bytes / gpu.memory_bytes if gpu.used_bytes is not None and gpu.memory_bytes else None
-
-
-def _ours(sample: Sample) -> set[int]:
-    return {index for replica in sample.replicas for index in replica.gpus}
-
-
-def _out(sample: Sample) -> set[str]:
-    """GPUs that are idle on purpose: all their replicas are cordoned."""
-    working = {index for replica in sample.replicas if not replica.cordoned for index in replica.gpus}
-    return {f"gpu{index}" for index in _ours(sample) - working}
-
-
-def memory_high(window: Window) -> dict[str, float]:
-    """Share of memory in use, of GPUs whose engine takes memory as it goes."""
-    taken = {index for each in window.now.replicas if each.engine_name == _RESERVING for index in each.gpus}
-    return {name: used for name, gpu in _gpus(window.now).items() if gpu.index not in taken and (used := _used(gpu))}
-
-
-def memory_full(window: Window) -> dict[str, float]:
-    """Share of memory in use, of every GPU."""
-    return {name: used for name, gpu in _gpus(window.now).items() if (used := _used(gpu))}
-
-
-def temperature(window: Window) -> dict[str, float]:
-    """Degrees Celsius."""
-    return {n: float(g.temperature_celsius) for n, g in _gpus(window.now).items() if g.temperature_celsius is not None}
-
-
-def slowed(window: Window) -> dict[str, float]:
-    """Share of the last minute in which heat or the power supply held the clocks down."""
-
-    def held(sample: Sample, index: int) -> float | None:
-        gpu = sample.gpu(index)
-        return None if gpu is None or gpu.throttle is None else float(bool(gpu.throttle & SLOWED))
-
-    return _means(window, held)
-
-
-def _utilization(sample: Sample, index: int) -> float | None:
-    gpu = sample.gpu(index)
-    return gpu.utilization if gpu else None
-
-
-def _means(window: Window, value: object = _utilization) -> dict[str, float]:
-    assert callable(value)
-    found = {}
-    for gpu in window.now.gpus:
-        mean = window.mean(60, lambda sample, index=gpu.index: value(sample, index))  # type: ignore[misc]
-        if mean is not None:
-            found[f"gpu{gpu.index}"] = mean
-    return found
-
-
-def behind(window: Window) -> dict[str, float]:
-    """How far a GPU's utilisation over the last minute is below the median of the fleet's GPUs, which are at work.
-
-    The median, not the mean: one GPU that is off moves a mean, and then all look off (vllm-htop's rule).
-    """
-    ours = {f"gpu{index}" for index in _ours(window.now)}
-    means = {name: mean for name, mean in _means(window).items() if name in ours - _out(window.now)}
-    if len(means) < 2:
-        return {}
-    middle = median(means.values()) if len(means) > 2 else max(means.values())
-    return {name: middle - mean for name, mean in means.items()}
-
-
-def alone(window: Window) -> dict[str, float]:
-    """Utilisation over the last minute of a GPU, when all the others of its replica or of the machine do nothing.
-
-    What `device_map="auto"` does: layers lie on every GPU, and they work one after the other.
-    """
-    out = _out(window.now)
-    means = {name: mean for name, mean in _means(window).items() if name not in out}
-    busy = [name for name, mean in means.items() if mean >= BUSY]
-    if len(means) < 2 or len(busy) != 1:
-        return dict.fromkeys(means, 0.0)
-    others = [mean for name, mean in means.items() if name != busy[0]]
-    return {name: mean if name in busy and max(others) < IDLE else 0.0 for name, mean in means.items()}
-
-
-def uneven(window: Window) -> dict[str, float]:
-    """Of a replica on several GPUs, one of which is full: how much more of its memory that one uses than the emptiest.
-
-    What `device_map="auto"` and uneven pipeline stages do: the next picture fails on one GPU while others have room.
-    """
-    found = {}
-    for replica in window.now.replicas:
-        gpus = [gpu for index in replica.gpus if (gpu := window.now.gpu(index))]
-        shares = {f"gpu{gpu.index}": used for gpu in gpus if (used := _used(gpu)) is not None}
-        if len(shares) > 1:
-            least = min(shares.values())
-            found |= {name: used - least if used >= FULL else 0.0 for name, used in shares.items()}
-    return found
-
-
-def broken(window: Window) -> dict[str, float]:
-    """1 when the driver says that the GPU is lost, that a row of memory cannot be replaced, or that new uncorrectable
-    errors came in the last quarter of an hour."""
-    first = window.samples[0]
-    found = {}
-    for name, gpu in _gpus(window.now).items():
-        old = first.gpu(gpu.index)
-        new_errors = old is not None and (gpu.ecc_uncorrected or 0) > (old.ecc_uncorrected or 0)
-        found[name] = float(bool(gpu.fault) or bool(gpu.rows_failed) or new_errors)
-    return found
-
-
-def xid(window: Window, *, critical: bool) -> dict[str, float]:
-    """The Xid of each GPU that had one of this kind in the last hour, else 0.
-
-    A reset is not seen from here, so that a GPU which was reset is told of for the rest of the hour.
-    """
-    return {
-        name: float(gpu.xid) if gpu.xid is not None and _recent(window, gpu) and _kind(gpu.xid) is critical else 0.0
-        for name, gpu in _gpus(window.now).items()
-    }
-
-
-def _recent(window: Window, gpu: GpuReading) -> bool:
-    return abs(window.now.at - gpu.xid_at) < CRITICAL_SECONDS  # a clock that jumps makes no new error
-
-
-def _kind(code: int) -> bool:
-    return meaning(code).critical
 
 
 def _xid_words(code: float) -> dict[str, str]:
@@ -159,22 +14,11 @@ def _xid_words(code: float) -> dict[str, str]:
     return {"what": known.what, "do": known.do}
 
 
-def host_memory(window: Window) -> dict[str, float]:
-    host = window.now.host
-    return {"host": host.used_bytes / host.memory_bytes} if host.memory_bytes else {}
-
-
-def disk(window: Window) -> dict[str, float]:
-    """Share of the disk in use that holds the fleet's folder."""
-    host = window.now.host
-    return {"host": 1 - host.disk_free_bytes / host.disk_bytes} if host.disk_bytes else {}
-
-
 RULES = (
     Rule(
         "gpu_memory_high",
         Severity.WARNING,
-        memory_high,
+        measures.memory_high,
         0.90,
         0.87,
         "{subject} uses {value:.0%} of its memory",
@@ -184,7 +28,7 @@ RULES = (
     Rule(
         "gpu_memory_full",
         Severity.CRITICAL,
-        memory_full,
+        measures.memory_full,
         0.97,
         0.96,
         "{subject} uses {value:.1%} of its memory, more than vLLM takes by itself",
@@ -194,7 +38,7 @@ RULES = (
     Rule(
         "gpu_hot",
         Severity.WARNING,
-        temperature,
+        measures.temperature,
         86,  # above 85
         81,
         "{subject} has {value:.0f} C",
@@ -204,7 +48,7 @@ RULES = (
     Rule(
         "gpu_throttled",
         Severity.WARNING,
-        slowed,
+        measures.slowed,
         0.25,
         0.05,
         "{subject} was slowed by heat or its power supply for {value:.0%} of the last minute",
@@ -213,7 +57,7 @@ RULES = (
     Rule(
         "gpu_imbalance",
         Severity.WARNING,
-        behind,
+        measures.behind,
         0.4,
         0.25,
         "{subject} works {value:.0%} points less than the fleet's other GPUs",
@@ -223,8 +67,8 @@ RULES = (
     Rule(
         "gpu_alone",
         Severity.WARNING,
-        alone,
-        BUSY,
+        measures.alone,
+        measures.BUSY,
         0.6,
         "{subject} is at {value:.0%} while all other GPUs do nothing",
         "one replica a GPU uses them all: `vlfleet plan` says how; device_map=auto lets GPUs work one after the other",
@@ -233,7 +77,7 @@ RULES = (
     Rule(
         "gpu_memory_uneven",
         Severity.WARNING,
-        uneven,
+        measures.uneven,
         0.4,
         0.3,
         "{subject} is full, and {value:.0%} more so than another GPU of its replica",
@@ -243,7 +87,7 @@ RULES = (
     Rule(
         "gpu_broken",
         Severity.CRITICAL,
-        broken,
+        measures.broken,
         1,
         1,
         "{subject} is lost or has memory errors that cannot be corrected",
@@ -253,7 +97,7 @@ RULES = (
     Rule(
         "gpu_xid",
         Severity.CRITICAL,
-        partial(xid, critical=True),
+        partial(measures.xid, critical=True),
         1,
         1,
         "{subject}: Xid {value:.0f}, {what}",
@@ -264,7 +108,7 @@ RULES = (
     Rule(
         "gpu_xid_program",
         Severity.INFO,
-        partial(xid, critical=False),
+        partial(measures.xid, critical=False),
         1,
         1,
         "{subject}: Xid {value:.0f}, {what}",
@@ -275,7 +119,7 @@ RULES = (
     Rule(
         "host_memory",
         Severity.WARNING,
-        host_memory,
+        measures.host_memory,
         0.90,
         0.87,
         "the host's memory is {value:.0%} in use",
@@ -285,7 +129,7 @@ RULES = (
     Rule(
         "disk_full",
         Severity.WARNING,
-        disk,
+        measures.disk,
         0.95,
         0.93,
         "the disk of the fleet's folder is {value:.0%} full",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vlfleet.gateway.metrics import SECONDS
 from vlfleet.watch.alerts_fleet import LEAST, Slo
-from vlfleet.watch.alerts_machine import BUSY, IDLE, SLOWED
+from vlfleet.watch.measures_machine import BUSY, IDLE, SLOWED
 
 GPU, REPLICA, ALL = "gpu{{ $labels.gpu }}", "{{ $labels.replica }}", ""
 """Who a condition speaks of, in Prometheus' templates."""
