@@ -39,12 +39,12 @@ PATHS = [path for path in paths(SICK) if path]
 
 def put(facts: Any, path: tuple[Any, ...], value: Any) -> None:
     """Replaces one place, if it is still there."""
-    for name in path[:-1]:
-        if not (isinstance(facts, dict) and name in facts) and not (isinstance(facts, list) and name < len(facts)):
-            return
-        facts = facts[name]
-    if isinstance(facts, dict) or (isinstance(facts, list) and path[-1] < len(facts)):
+    try:
+        for name in path[:-1]:
+            facts = facts[name]
         facts[path[-1]] = value
+    except (LookupError, TypeError):
+        return
 
 
 @given(st.lists(st.tuples(st.sampled_from(PATHS), ANYTHING), max_size=12), st.sampled_from("ercdas"), st.integers(0, 3))
