@@ -19,9 +19,9 @@ from vlfleet.fleet.replica import Phase
 from vlfleet.watch import watcher as module
 from vlfleet.watch.alert import Book, step
 from vlfleet.watch.alerts import all_rules
-from vlfleet.watch.alerts_replica import _medians_of_others
 from vlfleet.watch.engine_metrics import read_engine
 from vlfleet.watch.gateway_metrics import read_gateway
+from vlfleet.watch.measures_replica import _medians_of_others
 from vlfleet.watch.model import ReplicaSample, Sample, Traffic
 from vlfleet.watch.point import point
 from vlfleet.watch.report import build

@@ -2,183 +2,16 @@
 
 from __future__ import annotations
 
+from vlfleet.watch import measures_replica as measures
 from vlfleet.watch.alert import Rule, Severity
-from vlfleet.watch.histogram import Histogram
-from vlfleet.watch.model import EngineSample, ReplicaSample, Sample
-from vlfleet.watch.window import Window
 
-LEAST = 20
-"""Requests, streams or media below which a share says nothing."""
 STALE_SECONDS = 15.0
-
-
-def _ready(window: Window) -> list[ReplicaSample]:
-    return [replica for replica in window.now.replicas if replica.in_rotation]
-
-
-def _missed(window: Window) -> list[ReplicaSample]:
-    """Those that somebody misses when they fall: not one that is out by hand while others serve."""
-    served = bool(_ready(window))
-    return [replica for replica in window.now.replicas if not (replica.cordoned and served)]
-
-
-def _engine(sample: Sample, name: str) -> EngineSample | None:
-    replica = sample.replica(name)
-    return replica.engine if replica else None
-
-
-def crowded(window: Window) -> dict[str, float]:
-    """Requests in flight over the last minute, as a multiple of the median of all ready replicas (1 at least)."""
-    ready = _ready(window)
-    means = {}
-    for replica in ready:
-        mean = window.mean(60, lambda s, name=replica.name: _in_flight(s, name))  # type: ignore[misc]
-        if mean is not None:
-            means[replica.name] = mean
-    if len(means) < 2:
-        return {}
-    others = _medians_of_others(means)
-    return {name: mean / max(1.0, others[name]) for name, mean in means.items()}
-
-
-def _in_flight(sample: Sample, name: str) -> float | None:
-    replica = sample.replica(name)
-    return float(replica.in_flight) if replica else None
-
-
-def slow(window: Window) -> dict[str, float]:
-    """The median time to first token over 5 minutes, as a multiple of the median of the other replicas."""
-    times = {}
-    for replica in _ready(window):
-        recent = _first_tokens(window, replica)
-        middle = recent.quantile(0.5)
-        if recent.count >= LEAST and middle:
-            times[replica.name] = middle
-    if len(times) < 2:
-        return {}
-    others = _medians_of_others(times)
-    return {name: time / others[name] for name, time in times.items()}
-
-
-def _medians_of_others(values: dict[str, float]) -> dict[str, float]:
-    """For each name the median of all the other values; there are two at least. In one pass, for a thousand names."""
-    names = sorted(values, key=lambda name: values[name])
-    ordered = [values[name] for name in names]
-    left = len(ordered) - 1
-    found = {}
-    for place, name in enumerate(names):
-        middle, half = (ordered[at + (at >= place)] for at in (left // 2, (left - 1) // 2))
-        found[name] = (middle + half) / 2
-    return found
-
-
-def _first_tokens(window: Window, replica: ReplicaSample) -> Histogram:
-    before = window.before(300)
-    old = before.replica(replica.name) if before else None
-    now = replica.traffic.first_token
-    return now.since(old.traffic.first_token) if old else Histogram()
-
-
-def kv_full(window: Window) -> dict[str, float]:
-    """Share of the KV cache in use over the last minute."""
-    return _engine_means(window, "kv_usage")
-
-
-def _engine_means(window: Window, field: str) -> dict[str, float]:
-    found = {}
-    for replica in _ready(window):
-
-        def value(sample: Sample, name: str = replica.name) -> float | None:
-            engine = _engine(sample, name)
-            return getattr(engine, field) if engine else None
-
-        if (mean := window.mean(60, value)) is not None:
-            found[replica.name] = mean
-    return found
-
-
-def preempted(window: Window) -> dict[str, float]:
-    """Preemptions in the last minute: sequences thrown out of the KV cache, to be computed again."""
-    return _engine_grown(window, 60, "preemptions")
-
-
-def _engine_grown(window: Window, seconds: float, field: str) -> dict[str, float]:
-    """By how much an engine's counter grew; nothing across a restart."""
-    before = window.before(seconds)
-    found = {}
-    for replica in window.now.replicas:
-        old = before.replica(replica.name) if before else None
-        if not old or old.started_at != replica.started_at or not old.engine or not replica.engine:
-            continue
-        now, then = getattr(replica.engine, field), getattr(old.engine, field)
-        if now is not None and then is not None:
-            found[replica.name] = now - then
-    return found
-
-
-def thrashed(window: Window) -> dict[str, float]:
-    """Share of its media cache that the engine no longer holds although it should, while it is asked for media."""
-    asked = _engine_grown(window, 300, "mm_queries")
-    return {
-        replica.name: 1 - replica.traffic.mm_trust if asked.get(replica.name, 0) >= LEAST else 0.0
-        for replica in _ready(window)
-        if replica.traffic.mm_trust is not None
-    }
-
-
-def drifted(window: Window) -> dict[str, float]:
-    """By which factor predicted and real times to first token differ over 5 minutes, either way."""
-    found = {}
-    for replica in _ready(window):
-        real = _first_tokens(window, replica)
-        said = window.grown(300, replica, lambda traffic: traffic.predicted_first_token_seconds)
-        if real.count >= LEAST and real.sum > 0 and said > 0:
-            found[replica.name] = max(real.sum / said, said / real.sum)
-    return found
-
-
-def restarted(window: Window) -> dict[str, float]:
-    """Starts after a death in the last quarter of an hour."""
-    first = window.samples[0]
-    return {
-        replica.name: float(replica.restarts - (old.restarts if (old := first.replica(replica.name)) else 0))
-        for replica in _missed(window)
-    }
-
-
-def given_up(window: Window) -> dict[str, float]:
-    return {replica.name: float(replica.phase == "failed") for replica in _missed(window)}
-
-
-def unhealthy(window: Window) -> dict[str, float]:
-    return {replica.name: float(replica.phase == "unhealthy") for replica in _missed(window)}
-
-
-def stale(window: Window) -> dict[str, float]:
-    """Seconds since an engine's /metrics came."""
-    return {each.name: each.engine_age_seconds for each in _ready(window) if each.engine_age_seconds is not None}
-
-
-def lying(window: Window) -> dict[str, float]:
-    """Values of /metrics that cannot be: no number, a share above 1, a counter that went back in the same process, or
-    none that moves for a minute while the gateway gets answers."""
-    shrunk = [_engine_grown(window, 60, field) for field in ("generation_tokens", "prompt_tokens", "finished")]
-    found = {}
-    for replica in _ready(window):
-        wrong = len(replica.engine.broken) if replica.engine else 0
-        wrong += sum(grown.get(replica.name, 0) < 0 for grown in shrunk)
-        answers = window.grown(60, replica, lambda traffic: traffic.answered)
-        known = [grown[replica.name] for grown in shrunk if replica.name in grown]
-        wrong += answers >= LEAST and bool(known) and not any(known)
-        found[replica.name] = float(wrong)
-    return found
-
 
 RULES = (
     Rule(
         "replica_crowded",
         Severity.WARNING,
-        crowded,
+        measures.crowded,
         4,
         2,
         "{subject} has {value:.1f} times as many requests in flight as the others",
@@ -188,7 +21,7 @@ RULES = (
     Rule(
         "replica_slow",
         Severity.WARNING,
-        slow,
+        measures.slow,
         2.5,
         1.5,
         "{subject} takes {value:.1f} times as long to a first token as the others",
@@ -198,7 +31,7 @@ RULES = (
     Rule(
         "kv_pressure",
         Severity.WARNING,
-        kv_full,
+        measures.kv_full,
         0.95,
         0.85,
         "the KV cache of {subject} is {value:.0%} full",
@@ -208,7 +41,7 @@ RULES = (
     Rule(
         "preemptions",
         Severity.WARNING,
-        preempted,
+        measures.preempted,
         5,
         1,
         "{subject} threw {value:.0f} sequences out of its KV cache in a minute",
@@ -217,7 +50,7 @@ RULES = (
     Rule(
         "media_cache_thrash",
         Severity.WARNING,
-        thrashed,
+        measures.thrashed,
         0.5,
         0.3,
         "{subject} forgets {value:.0%} of the media that it should hold",
@@ -227,7 +60,7 @@ RULES = (
     Rule(
         "prediction_drift",
         Severity.INFO,
-        drifted,
+        measures.drifted,
         2,
         1.5,
         "what the route predicts for {subject} is wrong by a factor of {value:.1f}",
@@ -237,7 +70,7 @@ RULES = (
     Rule(
         "crash_loop",
         Severity.CRITICAL,
-        restarted,
+        measures.restarted,
         3,
         1,
         "{subject} died {value:.0f} times in a quarter of an hour",
@@ -246,7 +79,7 @@ RULES = (
     Rule(
         "replica_failed",
         Severity.CRITICAL,
-        given_up,
+        measures.given_up,
         1,
         1,
         "{subject} was given up",
@@ -256,7 +89,7 @@ RULES = (
     Rule(
         "replica_unhealthy",
         Severity.CRITICAL,
-        unhealthy,
+        measures.unhealthy,
         1,
         1,
         "{subject} runs and gives no sign of life",
@@ -267,7 +100,7 @@ RULES = (
     Rule(
         "metrics_stale",
         Severity.WARNING,
-        stale,
+        measures.stale,
         STALE_SECONDS,
         STALE_SECONDS / 2,
         "{subject} has not answered /metrics for {value:.0f} s",
@@ -277,7 +110,7 @@ RULES = (
     Rule(
         "metrics_lie",
         Severity.WARNING,
-        lying,
+        measures.lying,
         1,
         1,
         "{subject} says {value:.0f} things in /metrics that cannot be",
