@@ -166,6 +166,31 @@ def test_this_machine_for_real(tmp_path: Path) -> None:
     assert "this check broke" not in done.stdout
 
 
+def test_eight_gpus_through_the_child_that_asks_the_driver(tmp_path: Path) -> None:
+    """NVML is a fake in every process; the way from it to the words is the real one."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "from tests.doctor.machine.fake_nvml import DoctorNvml\n"
+        "from tests.hardware import machines\n"
+        "facts = machines.eight_h200()\n"
+        "facts['gpus'][6]['state'] = {'power_limit': 400_000, 'power_default': 700_000, 'persistence': 1}\n"
+        "sys.modules['pynvml'] = DoctorNvml(facts)\n"
+    )
+    root = Path(__file__).parents[3]
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}", "VLFLEET_HOME": str(tmp_path)}
+    env.pop("CUDA_VISIBLE_DEVICES", None)
+    command = [sys.executable, "-m", "vlfleet", "doctor", "--quick", "--json"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
+    said = json.loads(done.stdout)
+    jsonschema.validate(said, SCHEMA)
+    found = {each["check"]: each for each in said["checks"]}
+    assert found["gpus-answer"]["saw"] == "8 x NVIDIA H200"
+    assert found["driver"]["saw"] == "580.159.04, runs CUDA up to 13.0; 8 GPUs"
+    assert found["topology"]["saw"] == "28 of 28 pairs by NVLink"
+    assert (found["power-limit"]["verdict"], found["power-limit"]["saw"]) == ("slow", "GPU 6: 400 of 700 W")
+    assert {found[name]["verdict"] for name in ("cuda", "gpu-copy", "all-reduce", "torch-sees-gpus")} == {"skipped"}
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = """
 import sys

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.doctor.machine.worlds import GIB, GPUS, MACHINE, PACKAGES, gpus, whole
 from vlfleet.doctor.machine.facts import reduce_inside, traffic, transfer_inside
 from vlfleet.doctor.machine.facts.gpus import Gpus
-from vlfleet.doctor.machine.facts.packages import Packages
+from vlfleet.doctor.machine.facts.packages import Imports, Packages
 from vlfleet.doctor.machine.facts.traffic import Reductions, Transfers, gather_reductions, gather_transfers
 from vlfleet.doctor.machine.known import Known, NotKnown
 from vlfleet.doctor.machine.scene import Scene
@@ -252,6 +252,8 @@ def test_who_cannot_be_tried() -> None:
         gather_transfers(Scene(env={}), known(Gpus(fault="it hangs")))
     with pytest.raises(NotKnown, match="no torch"):
         gather_transfers(Scene(env={}), known(packages=replace(PACKAGES, versions={})))
+    with pytest.raises(NotKnown, match="torch sees no GPU"):
+        gather_transfers(Scene(env={}), Known(GPUS, PACKAGES, Imports()))
     crowded = tuple(replace(gpu, free_bytes=GIB) for gpu in MACHINE.gpus[1:])
     one = replace(GPUS, machine=replace(MACHINE, gpus=(MACHINE.gpus[0], *crowded)))
     with pytest.raises(NotKnown, match="fewer than two GPUs can take part; GPU 1 has only"):

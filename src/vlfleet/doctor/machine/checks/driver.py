@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlfleet.doctor.machine.check import Check, Finding, Group, fail, none, risk, unknown, well
+from vlfleet.doctor.machine.check import Check, Finding, Group, Verdict, fail, none, risk, unknown, well
 from vlfleet.doctor.machine.checks.when import named, with_gpus
 from vlfleet.doctor.machine.facts.gpus import Gpus
 from vlfleet.doctor.machine.facts.kernel import Kernel
@@ -89,7 +89,7 @@ def _cuda(known: Known) -> Finding:
         remedy = "NVIDIA_DRIVER_CAPABILITIES=compute,utility for the container; on a host install libcuda (the driver)"
         return fail("libcuda.so.1 cannot be loaded, though the driver answers", remedy)
     if gpus.cuda_init is None:
-        return unknown("not asked")
+        return Finding(Verdict.SKIPPED, "left out by --quick")
     if gpus.cuda_init == 0:
         return well("cuInit succeeds", cu_init=0)
     saw = CUDA_ERRORS.get(gpus.cuda_init, "CUDA does not start")

@@ -11,7 +11,7 @@ from typing import Any
 
 from vlfleet.doctor.machine.command import run
 from vlfleet.doctor.machine.facts.gpus import Gpus
-from vlfleet.doctor.machine.facts.packages import Packages, last_json
+from vlfleet.doctor.machine.facts.packages import Imports, Packages, last_json
 from vlfleet.doctor.machine.known import Known, Missing, NotKnown
 from vlfleet.doctor.machine.scene import Scene
 from vlfleet.hardware.visible import visible
@@ -174,6 +174,9 @@ def _able(scene: Scene, known: Known, least_free_bytes: int) -> tuple[list[int],
         raise NotKnown(Missing(gpus.fault))
     if "torch" not in packages.versions:
         raise NotKnown(Missing(f"the Python at {packages.python} has no torch to copy with"))
+    imports = known.get(Imports)
+    if gpus.machine.gpus and imports is not None and not imports.devices:
+        raise NotKnown(Missing("torch sees no GPU"))
     states = {state.index: state for state in gpus.states}
     able, left_out = [], []
     for gpu in visible(gpus.machine, scene.env.get("CUDA_VISIBLE_DEVICES")):
