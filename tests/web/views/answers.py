@@ -127,7 +127,7 @@ def report(hours: float = 2.0) -> dict[str, Any]:
             {
                 "code": "gpu_hot",
                 "value": 88.0,
-                "text": "gpu2 was above 86 C for 14 min",
+                "text": "gpu2 was above 86 C for 15 min",
                 "advice": "look at fans and air flow",
             }
         ],
@@ -162,7 +162,7 @@ def report(hours: float = 2.0) -> dict[str, Any]:
             {
                 "code": "gpu_hot",
                 "subject": "gpu2",
-                "began": since + 4000,
+                "began": until - 900,
                 "ended": None,
                 "text": "gpu2 is at 88 C",
                 "advice": "look at fans and air flow",

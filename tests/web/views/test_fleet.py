@@ -69,13 +69,15 @@ def test_what_is_wrong_is_named_the_worst_first(serve: Serve, open_page: OpenPag
 
 def test_an_error_is_told_in_full_on_demand(serve: Serve, open_page: OpenPage) -> None:
     page = shown(serve, open_page, glances.sick)
-    page.get_by_role("button", name=re.compile("^r3: details")).click()
+    page.locator("tr[data-replica=r3] .name").click()
     drawer = page.get_by_role("dialog")
     expect(drawer.locator("pre.error")).to_contain_text("GPU 3 has a total capacity of 139.80 GiB")
     expect(drawer).to_contain_text("kv cache tokens")
     page.keyboard.press("Escape")
     expect(drawer).to_have_count(0)
     expect(page.locator("tr[data-replica=r3] .name")).to_be_focused()
+    page.locator(".gpu", has_text="GPU 6").get_by_role("button").click()  # from a GPU to the replica on it
+    expect(drawer.locator("h2")).to_have_text("r6")
 
 
 def test_alerts_are_acknowledged_and_silenced(serve: Serve, open_page: OpenPage) -> None:
@@ -95,7 +97,7 @@ def test_alerts_are_acknowledged_and_silenced(serve: Serve, open_page: OpenPage)
 def test_a_restart_says_what_it_will_do_and_what_it_does(serve: Serve, open_page: OpenPage) -> None:
     double = serve(glances.busy)
     page = open_page(double.page("fleet"))
-    page.get_by_role("button", name=re.compile("^r1: details")).click()
+    page.locator("tr[data-replica=r1] .name").click()
     page.get_by_role("button", name="Restart", exact=True).click()
     question = page.get_by_role("dialog", name="Restart r1?")
     expect(question).to_contain_text("r1 takes no new requests, finishes the")
@@ -125,7 +127,7 @@ def test_a_restart_says_what_it_will_do_and_what_it_does(serve: Serve, open_page
 def test_the_last_replica_is_not_taken_out_unawares(serve: Serve, open_page: OpenPage) -> None:
     double = serve(glances.alone, "")
     page = open_page(double.page("fleet"))
-    page.get_by_role("button", name=re.compile("^r0: details")).click()
+    page.locator("tr[data-replica=r0] .name").click()
     page.get_by_role("button", name="Drain", exact=True).click()
     question = page.get_by_role("dialog", name="Drain r0?")
     expect(question).to_contain_text("No other replica is ready: requests wait or are refused meanwhile.")
@@ -139,7 +141,7 @@ def test_what_is_refused_is_said(serve: Serve, open_page: OpenPage, watched: Wat
     double = serve(glances.busy)
     double.refuse = "the fleet is shutting down; start it again with `vlfleet up`"
     page = open_page(double.page("fleet"))
-    page.get_by_role("button", name=re.compile("^r0: details")).click()
+    page.locator("tr[data-replica=r0] .name").click()
     page.get_by_role("button", name="Cordon", exact=True).click()
     page.get_by_role("dialog", name="Cordon r0?").get_by_role("button", name="Cordon", exact=True).click()
     expect(page.locator(".toast.error")).to_contain_text("r0: the fleet is shutting down")
@@ -150,7 +152,7 @@ def test_a_log_is_followed_paused_and_filtered(serve: Serve, open_page: OpenPage
     double = serve(glances.busy)
     double.log_lines.append("\x1b[1;31mERROR\x1b[0m <b>out of memory</b>\x07")
     page = open_page(double.page("fleet"))
-    page.get_by_role("button", name=re.compile("^r0: details")).click()
+    page.locator("tr[data-replica=r0] .name").click()
     page.get_by_role("tab", name="Log").click()
     log = page.get_by_role("log", name="Log of r0")
     expect(log.locator(".bad")).to_have_text("ERROR <b>out of memory</b>")
@@ -197,7 +199,7 @@ def test_whatever_is_unknown_is_a_dash(serve: Serve, open_page: OpenPage) -> Non
         return glance
 
     page = shown(serve, open_page, unknown)
-    page.get_by_role("button", name=re.compile("^r0: details")).click()
+    page.locator("tr[data-replica=r0] .name").click()
     expect(page.get_by_role("dialog")).to_be_visible()
     expect(page.locator("body")).not_to_contain_text(re.compile("NaN|null|undefined|Infinity"))
 
@@ -236,7 +238,7 @@ def test_nothing_that_comes_from_outside_runs(serve: Serve, open_page: OpenPage,
     page = open_page(double.page(view))
     expect(page.locator("main")).to_contain_text("onerror")
     if view == "fleet":
-        page.get_by_role("button", name=re.compile("^r0: details")).click()
+        page.locator("tr[data-replica=r0] .name").click()
         expect(page.get_by_role("dialog")).to_contain_text("onerror")
         page.get_by_role("tab", name="Log").click()
         expect(page.get_by_role("log", name="Log of r0")).to_contain_text("onerror")

@@ -40,7 +40,7 @@ def serious(page: Page) -> list[str]:
 def test_axe_finds_nothing_serious(serve: Serve, open_page: OpenPage, view: str, scheme: str) -> None:
     page = shown(serve, open_page, view, color_scheme=scheme)
     if view == "fleet":
-        page.get_by_role("button", name=re.compile("^r3: details")).click()
+        page.locator("tr[data-replica=r3] .name").click()
         expect(page.get_by_role("dialog")).to_be_visible()
     if view == "plan":
         page.get_by_label("GPUs", exact=True).fill("2xRTX4090")
@@ -52,7 +52,7 @@ def test_axe_finds_nothing_serious(serve: Serve, open_page: OpenPage, view: str,
 
 def test_axe_finds_nothing_serious_in_a_log_and_a_question(serve: Serve, open_page: OpenPage) -> None:
     page = shown(serve, open_page, "fleet")
-    page.get_by_role("button", name=re.compile("^r3: details")).click()
+    page.locator("tr[data-replica=r3] .name").click()
     page.get_by_role("tab", name="Log").click()
     expect(page.get_by_role("log", name="Log of r3").locator("div").first).to_be_visible()
     assert serious(page) == []
@@ -74,7 +74,7 @@ def test_a_phone_shows_all_of_it(serve: Serve, open_page: OpenPage, view: str) -
     )
     assert wide == []
     if view == "fleet":
-        page.get_by_role("button", name=re.compile("^r3: details")).click()
+        page.locator("tr[data-replica=r3] .name").click()
         box = page.get_by_role("dialog").bounding_box()
         assert box
         assert (box["x"], box["width"]) == (0, 360)

@@ -26,7 +26,7 @@ def test_a_report_as_a_page(serve: Serve, open_page: OpenPage) -> None:
     expect(headlines.first).to_have_text("Requests214,380")
     expect(page.locator(".headlines")).to_contain_text("Failed0.04%")
     expect(page.locator(".headlines")).to_contain_text("Energy per image71 J")
-    expect(page.locator(".found")).to_contain_text("gpu2 was above 86 C for 14 min")
+    expect(page.locator(".found")).to_contain_text("gpu2 was above 86 C for 15 min")
     incidents = page.locator("table.incidents tbody tr")
     expect(incidents).to_have_count(2)
     expect(incidents.first).to_contain_text("goes on")  # the newest first

@@ -31,11 +31,12 @@ function asset(tag, attributes) {
  * A figure with a title, a legend that tells the values under the cursor (or the newest), and the lines.
  *
  * options: title, series (names), format(value) -> text, group (charts of one group share a cursor), top (fixed upper
- * end, 1 for shares), span (seconds that are shown up to the newest; 0: all), height, says(name, values) -> what a screen reader hears of one line.
+ * end, 1 for shares), span (seconds that are shown up to the newest; 0: all), marks (stretches {from, to} that are
+ * shaded: when something was wrong), height, says(name, values) -> what a screen reader hears of one line.
  * Returns `{node, draw(times, columns), end()}`; times are seconds since the epoch, unknown values null.
  */
 export function timeChart(options) {
-  const { title, series, format, says, group = "", top = null, span = 0, height = 150 } = options;
+  const { title, series, format, says, group = "", top = null, span = 0, marks = [], height = 150 } = options;
   const legend = series.map(() => h("b"));
   const box = h("div", { class: "plot", role: "img", "aria-label": title });
   const node = h("figure", { class: "chart" }, h("figcaption", {}, h("strong", {}, title), keys(series, legend)), box);
@@ -57,7 +58,7 @@ export function timeChart(options) {
     if (ended) return;
     plot?.destroy();
     const width = Math.max(120, box.clientWidth);
-    plot = new Plot({ ...look(series, format, top, span), width, height, ...cursor(group, told) }, data ?? [[]], box);
+    plot = new Plot({ ...look(series, format, top, span), width, height, ...cursor(group, told, marks) }, data ?? [[]], box);
   };
   const rebuild = () => plot && void build();
   const resized = new ResizeObserver(() => {
@@ -97,11 +98,24 @@ function valueAt(column, at) {
   return null;
 }
 
-function cursor(group, told) {
+function cursor(group, told, marks) {
   return {
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 }, ...(group && { sync: { key: group } }) },
-    hooks: { setCursor: [(plot) => told(plot.cursor.idx)] },
+    hooks: { setCursor: [(plot) => told(plot.cursor.idx)], drawClear: [(plot) => shade(plot, marks)] },
   };
+}
+
+/** What went wrong, behind the lines. */
+function shade(plot, marks) {
+  const { left, top, width, height } = plot.bbox;
+  plot.ctx.save();
+  plot.ctx.fillStyle = colour("--bad");
+  plot.ctx.globalAlpha = 0.12;
+  for (const { from, to } of marks) {
+    const [first, last] = [from, to].map((at) => Math.min(left + width, Math.max(left, plot.valToPos(at, "x", true))));
+    plot.ctx.fillRect(first, top, Math.max(2, last - first), height);
+  }
+  plot.ctx.restore();
 }
 
 /** Lines and axes in the page's own colours. */

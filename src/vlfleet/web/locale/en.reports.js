@@ -25,6 +25,7 @@ export default {
   "reports.yes": "yes",
   "reports.no": "no",
   "reports.from": "From",
+  "reports.shaded": "Shaded: something was wrong.",
   "reports.as_table": "As a table",
   "reports.says": "{name}: {mean} on average, from {least} to {most}.",
   "reports.says_unknown": "{name}: not known.",

@@ -25,6 +25,7 @@ export default {
   "reports.yes": "是",
   "reports.no": "否",
   "reports.from": "起始",
+  "reports.shaded": "阴影部分：当时有异常。",
   "reports.as_table": "以表格显示",
   "reports.says": "{name}：平均 {mean}，范围 {least} 至 {most}。",
   "reports.says_unknown": "{name}：未知。",

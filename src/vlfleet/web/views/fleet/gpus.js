@@ -14,8 +14,8 @@ const SPARK_SECONDS = 5;
 const HOT_CELSIUS = 86; // where the alert gpu_hot begins
 const MEMORY = { high: 0.97, full: 0.99 }; // vLLM takes 0.92 when it starts; gpu_memory_full begins at 0.97
 
-/** `{node, update(glance)}` */
-export function gpusPart({ t, history }) {
+/** `{node, update(glance)}`; `open(name)` shows a replica. */
+export function gpusPart({ t, history, open }) {
   let glance = null;
   let drawn = 0;
   let due = false;
@@ -26,7 +26,7 @@ export function gpusPart({ t, history }) {
   const none = h("p", { class: "empty" }, t("fleet.no_gpu"));
 
   function show() {
-    keyed(grid, pages.cut(glance.gpus), (each) => each.index, () => tile({ t, history, isDue: () => due, isIdle: (at) => idle.has(at) }));
+    keyed(grid, pages.cut(glance.gpus), (each) => each.index, () => tile({ t, history, open, isDue: () => due, isIdle: (at) => idle.has(at) }));
   }
 
   return {
@@ -53,7 +53,7 @@ function told(gpus, idle, t) {
   return idle.size ? `${busy} · ${t("fleet.gpus_idle", { names: [...idle].slice(0, 8).join(", ") })}` : busy;
 }
 
-function tile({ t, history, isDue, isIdle }) {
+function tile({ t, history, open, isDue, isIdle }) {
   const name = h("h3");
   const holder = h("span", { class: "holder" });
   const busy = h("span", { class: "busy" });
@@ -70,7 +70,7 @@ function tile({ t, history, isDue, isIdle }) {
       const wrong = troubles(gpu, t);
       say(name, `GPU ${gpu.index}`);
       mark(name, "title", gpu.name);
-      say(holder, gpu.replicas.length ? gpu.replicas.join(" ") : t("fleet.no_replica"));
+      keyed(holder, gpu.replicas.length ? gpu.replicas : [""], (each) => each, (each) => holderOf(each, open, t));
       say(busy, percent(gpu.utilization));
       idle.hidden = !isIdle(gpu.index);
       memory.show(gpu.memory_bytes ? gpu.used_bytes / gpu.memory_bytes : null, `${bytes(gpu.used_bytes)} / ${bytes(gpu.memory_bytes)}`);
@@ -82,6 +82,13 @@ function tile({ t, history, isDue, isIdle }) {
       if (isDue() && gpu.index < MOST_LINES) line.draw(history, `gpu${gpu.index}`, 1);
     },
   };
+}
+
+/** A replica that runs on it, which opens its drawer; "" is none. */
+function holderOf(name, open, t) {
+  const label = t("fleet.open", { name });
+  const node = name ? h("button", { type: "button", class: "name", "aria-haspopup": "dialog", "aria-label": label, onclick: () => open(name) }, name) : h("span", {}, t("fleet.no_replica"));
+  return { node, update: () => {} };
 }
 
 function warmthOf(gpu) {

@@ -15,13 +15,14 @@ export function chartSections(report, t) {
   const parts = report.charts.map((each) => chart(each, report, t));
   return {
     node: h("section", { class: "card", "aria-labelledby": "h-charts", hidden: parts.length === 0 }, h("h2", { id: "h-charts" }, t("reports.section.charts")),
+      report.incidents.some((each) => !each.moment) && h("p", { class: "soft small shaded" }, t("reports.shaded")),
       h("div", { class: "charts" }, parts.map((each) => each.node))),
     draw: () => parts.forEach((each) => each.draw()),
     end: () => parts.forEach((each) => each.end()),
   };
 }
 
-function chart({ title, unit, curves }, { since, until }, t) {
+function chart({ title, unit, curves }, { since, until, incidents }, t) {
   const names = Object.keys(curves).slice(0, MOST_CURVES);
   const columns = names.map((name) => curves[name]);
   const bins = columns[0]?.length ?? 0;
@@ -31,7 +32,8 @@ function chart({ title, unit, curves }, { since, until }, t) {
   const says = (name, column) => told(name, column, format, t);
   const words = has(`reports.chart.${title}`) ? t(`reports.chart.${title}`) : title;
   const unitWords = unit in FORMATS ? "" : ` (${has(`reports.unit.${unit}`) ? t(`reports.unit.${unit}`) : unit})`;
-  const lines = timeChart({ title: `${words}${unitWords}`, series: names, format, says, group: "report" });
+  const marks = incidents.filter((each) => !each.moment).map(({ began, ended }) => ({ from: began, to: ended ?? until }));
+  const lines = timeChart({ title: `${words}${unitWords}`, series: names, format, says, marks, group: "report" });
   const details = h("details", {}, h("summary", {}, t("reports.as_table")));
   details.addEventListener("toggle", () => {
     if (details.open && details.childElementCount === 1) details.append(sampled(words, names, times, columns, format, t));
