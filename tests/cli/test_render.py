@@ -21,7 +21,13 @@ def test_prometheus() -> None:
         done = vlfleet("render", "prometheus", given)
         assert (done.returncode, done.stderr) == (0, "")
         assert 'targets: ["gpu-box:9000"]' in done.stdout
-    assert "- alert: " in vlfleet("render", "prometheus-rules").stdout
+
+
+def test_rules_of_what_was_promised() -> None:
+    assert 'le=\\"5.0\\"' in vlfleet("render", "prometheus-rules").stdout
+    told = vlfleet("render", "prometheus-rules", "--slo-ttft", "2", "--slo-share", "0.95").stdout
+    assert 'le=\\"2.5\\"' in told
+    assert "begin after 2 s than 95.0% allow" in told
 
 
 @pytest.mark.parametrize("words", [("grafana", "plan.json"), ("prometheus-rules", "x:1"), ("prometheus", "plan.json")])

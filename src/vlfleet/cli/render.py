@@ -36,10 +36,14 @@ def render(
     fleet: Annotated[
         int, typer.Option(min=1, help="Which fleet of the plan, where GPUs of several kinds make several.")
     ] = 1,
+    slo_ttft: Annotated[float, typer.Option(min=0.001, help="Of prometheus-rules: what `vlfleet up` was given.")] = 5.0,
+    slo_share: Annotated[
+        float, typer.Option(min=0.5, max=0.99999, help="Of prometheus-rules: what `vlfleet up` was given.")
+    ] = 0.99,
 ) -> None:
     """Print what runs a plan, or what watches a fleet: vlfleet plan MODEL --json | vlfleet render systemd"""
     if form in WATCHING:
-        print(watching(form, plan), end="")
+        print(watching(form, plan, slo_ttft, slo_share), end="")
         return
     if form not in FORMS:
         raise VlfleetError(f"{form} is no form", f"one of {', '.join((*FORMS, *WATCHING))}", ExitCode.USAGE)
@@ -61,13 +65,14 @@ def render(
         print(forms.compose(run) if form == "compose" else forms.kubernetes(run), end="")
 
 
-def watching(form: str, given: str) -> str:
+def watching(form: str, given: str, slo_ttft: float, slo_share: float) -> str:
     """A file for Prometheus or Grafana; only `prometheus` takes a second word, which is the gateway's address.
 
     Raises:
         VlfleetError: exit code 2, there is another.
     """
     from vlfleet.watch.alerts import all_rules
+    from vlfleet.watch.alerts_fleet import Slo
     from vlfleet.watch.dashboards import grafana, prometheus
 
     if form == "prometheus":
@@ -77,7 +82,10 @@ def watching(form: str, given: str) -> str:
         return prometheus.config(target)
     if given != "-":
         raise VlfleetError(f"{form} takes no plan", f"vlfleet render {form}", ExitCode.USAGE)
-    return grafana.dashboard() if form == "grafana" else prometheus.rules_file(all_rules())
+    if form == "grafana":
+        return grafana.dashboard()
+    promised = Slo(slo_ttft, slo_share)
+    return prometheus.rules_file(all_rules(promised), promised)
 
 
 def run_section(plan: str, fleet: int) -> dict[str, Any]:
