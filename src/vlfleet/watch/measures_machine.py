@@ -111,7 +111,7 @@ def uneven(window: Window) -> dict[str, float]:
 
     What `device_map="auto"` and uneven pipeline stages do: the next picture fails on one GPU while others have room.
     """
-    found = {}
+    found: dict[str, float] = {}
     for replica in window.now.replicas:
         gpus = [gpu for index in replica.gpus if (gpu := window.now.gpu(index))]
         shares = {f"gpu{gpu.index}": used for gpu in gpus if (used := _used(gpu)) is not None}
