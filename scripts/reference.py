@@ -65,8 +65,8 @@ def doctor() -> str:
 
 def machine() -> str:
     """The checks of `vlfleet doctor`, by group."""
-    from vlfleet.doctor.machine.check import Group
-    from vlfleet.doctor.machine.checks import CHECKS
+    from vlfleet.checkup.check import Group
+    from vlfleet.checkup.checks import CHECKS
 
     lines = ["# What `vlfleet doctor` looks at", "", f"{len(CHECKS)} checks; docs/doctor.md tells how to read them."]
     for group in Group:

@@ -18,7 +18,7 @@ from vlfleet.errors import ExitCode, VlfleetError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from vlfleet.doctor.machine.check import Outcome
+    from vlfleet.checkup.check import Outcome
 
 Model = Annotated[
     str,
@@ -36,10 +36,10 @@ SCHEMA = 1
 
 def machine(model: str, nodes: str, quick: bool, verbose: bool, as_json: bool) -> None:
     """Prints what was found. Exit code 4 when something would fail."""
-    from vlfleet.doctor.machine.check import Verdict
-    from vlfleet.doctor.machine.examine import examine, worst
-    from vlfleet.doctor.machine.facts.nodes import parse
-    from vlfleet.doctor.machine.scene import Scene
+    from vlfleet.checkup.check import Verdict
+    from vlfleet.checkup.examine import examine, worst
+    from vlfleet.checkup.facts.nodes import parse
+    from vlfleet.checkup.scene import Scene
 
     names = tuple(filter(None, (name.strip() for name in nodes.split(","))))
     for name in names:
@@ -75,7 +75,7 @@ def _width() -> int:
 
 def told(outcomes: Sequence[Outcome], *, verbose: bool, width: int) -> Iterator[str]:
     """For a person: by group; what is not well in full, what is well in one line, or all with `verbose`."""
-    from vlfleet.doctor.machine.check import Group, Verdict
+    from vlfleet.checkup.check import Group, Verdict
 
     shown = tuple(Verdict) if verbose else (Verdict.FAIL, Verdict.RISK, Verdict.SLOW)
     name_width = max(len(outcome.check.name) for outcome in outcomes)
@@ -133,7 +133,7 @@ def _summary(outcomes: Sequence[Outcome]) -> str:
 
 
 def _counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    from vlfleet.doctor.machine.check import Verdict
+    from vlfleet.checkup.check import Verdict
 
     return {each.value: sum(outcome.finding.verdict is each for outcome in outcomes) for each in Verdict}
 
@@ -142,7 +142,7 @@ def _print_json(outcomes: Sequence[Outcome], quick: bool, seconds: float) -> Non
     import json
 
     from vlfleet import __version__
-    from vlfleet.doctor.machine.examine import worst
+    from vlfleet.checkup.examine import worst
 
     facts = {
         "schema": SCHEMA,
