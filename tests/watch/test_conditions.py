@@ -240,9 +240,9 @@ CASES: dict[str, tuple[str, Series, list[str]]] = {
     ),
     "somebody, who is cordoned": (
         "nobody_ready",
-        {READY % "r0": f"1x{LAST} stale", 'vlfleet:replica_phase{phase="failed",replica="r0"}': f"_x{LAST} 1x30"}
-        | {READY % "r1": "1x240"}
-        | each("vlfleet:replica_cordoned", 0, 1),
+        each("vlfleet:replica_cordoned", 0, 1)
+        | {READY % "r0": f"1x{LAST} stale", 'vlfleet:replica_phase{phase="failed",replica="r0"}': f"_x{LAST} 1x30"}
+        | {READY % "r1": 1},
         [""],
     ),
     "all are cordoned": ("nobody_ready", ready(2) | each("vlfleet:replica_cordoned", 1, 1), []),
