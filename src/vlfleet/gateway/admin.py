@@ -59,8 +59,8 @@ def build_admin(token: str, routes: Iterable[web.RouteDef], opened: Iterable[web
             return ApiError(500, "internal_error", "the admin failed; its log says where").response()
 
     async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
+        if "Cache-Control" not in response.headers:  # the page's files bring their own
+            response.headers.update(HEADERS)
 
     app = web.Application(middlewares=[guard])
     app.on_response_prepare.append(add_headers)
