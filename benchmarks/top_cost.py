@@ -23,6 +23,7 @@ import sys
 import termios
 import threading
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -58,9 +59,11 @@ def serve(replicas: int, pipe: Connection) -> None:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         random_ = random.Random(0)
-        while True:
-            await response.write(b"data: " + orjson.dumps(changed(glance, random_)) + b"\n\n")
-            await asyncio.sleep(1.0)
+        with suppress(ConnectionResetError):  # it has seen enough
+            while True:
+                await response.write(b"data: " + orjson.dumps(changed(glance, random_)) + b"\n\n")
+                await asyncio.sleep(1.0)
+        return response
 
     async def run() -> None:
         app = web.Application()

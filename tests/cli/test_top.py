@@ -20,6 +20,10 @@ from tests.cli.rig import PATIENCE_SECONDS, VLFLEET, Cli, wait_for
 CRASH = ("--fatal", "--crash-at-start", "no KV cache fits | use fewer tokens")
 
 
+RESTORED = "\x1b[?1049l"
+"""The screen that was there before."""
+
+
 class Terminal:
     """`vlfleet top` in a terminal of its own."""
 
@@ -148,29 +152,16 @@ def test_the_full_screen(cli: Cli) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a closed pty ends differently elsewhere")
-def test_no_colour_in_the_full_screen(cli: Cli) -> None:
+def test_no_colour_and_an_end_by_signal(cli: Cli) -> None:
     cli.up("--replicas", "1").wait_ready()
     coloured, plain = Terminal(cli), Terminal(cli, NO_COLOR="1")
     for terminal in (coloured, plain):
         terminal.wait("Well: ")
-        terminal.type("q")
+        terminal.process.terminate()
         assert terminal.end() == 0
+        assert RESTORED in terminal.seen
     assert "\x1b[32m" in coloured.seen
     assert not any(f"\x1b[{code}m" in plain.seen for code in range(30, 38))
-
-
-RESTORED = "\x1b[?1049l"
-"""The screen that was there before."""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="a closed pty ends differently elsewhere")
-def test_sigterm_leaves_a_terminal_as_it_was(cli: Cli) -> None:
-    cli.up("--replicas", "1").wait_ready()
-    terminal = Terminal(cli)
-    terminal.wait("Well: ")
-    terminal.process.terminate()
-    assert terminal.end() == 0
-    assert RESTORED in terminal.seen
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a closed pty ends differently elsewhere")

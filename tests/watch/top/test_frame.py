@@ -130,6 +130,26 @@ def test_wide_screens_put_gpus_beside_replicas() -> None:
     assert any("r0 " in line and "121/140" in line and "│" in line for line in wide)
 
 
+def test_at_120_cells_everything_about_a_gpu_and_its_replica_is_there() -> None:
+    lines = seen(frame(scene(SICK), 120, 30)).splitlines()
+    line = next(line for line in lines if line.startswith(" r3"))
+    for part in (
+        "! backoff",
+        "5.4k",
+        "35%",
+        "61%",
+        "810ms",
+        " 3 3 ",
+        "CUDA error",
+        "0%",
+        "121/140",
+        "88C",
+        " 523 ",
+        "Xid 31",
+    ):
+        assert part in line
+
+
 def test_without_a_gpu_the_host_takes_its_place() -> None:
     screen = seen(frame(scene(NO_GPU), 140, 30))
     assert "HOST (no GPU is seen)" in screen

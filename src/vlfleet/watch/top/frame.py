@@ -23,7 +23,8 @@ _LARGE = 30
 """Lines from which there is room for curves, and for a log below all panes."""
 _BESIDE_ROWS = 14
 """Lines of the heading, the titles, an advice, some requests and the keys."""
-_LEFT = 0.6
+_LEFT = 0.61
+"""Of the width, for replicas: at 120 cells what is wrong with them and with the GPUs both fits."""
 _NOTICES = 3
 _USUAL = 18
 """Lines for panes on a screen of 24, with a notice or two."""

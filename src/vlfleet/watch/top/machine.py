@@ -56,20 +56,20 @@ def table(look: Look, width: int) -> Table[Facts]:
 
     columns = [
         Column[Facts](say("GPU"), 3, lambda each, _: Span(each.text("index"), Tone.STRONG)),
-        Column[Facts](say("USE"), 10, use, 1, grows=6),
-        Column[Facts](say("MEMORY GiB"), 13, memory, 2, grows=6),
+        Column[Facts](say("USE"), 9, use, 1, grows=7),
+        Column[Facts](say("MEMORY GiB"), 12, memory, 2, grows=6),
         Column[Facts](say("TEMP"), 4, lambda each, _: temperature(each), 3, right=True),
-        Column[Facts](say("POWER"), 8, lambda each, _: Span(_power(each)), 5, right=True),
+        Column[Facts](say("WATT"), 4, lambda each, _: Span(number_of(each, "power_watts")), 5, right=True),
         Column[Facts](say("MHz"), 4, lambda each, _: Span(number_of(each, "sm_clock_mhz")), 7, right=True),
         Column[Facts](say("REPLICAS"), 8, lambda each, _: Span(" ".join(each.texts("replicas"))), 8, grows=6),
-        Column[Facts](say("TROUBLE"), 7, lambda each, _: trouble(each, look), 4, grows=8),
+        Column[Facts](say("WRONG"), 6, lambda each, _: trouble(each, look), 4, grows=8),
         Column[Facts](
             say("PCIe/s"), 6, lambda each, _: Span(size(each.number("pcie_bytes_per_second"))), 11, right=True
         ),
         Column[Facts](
             say("NVLink/s"), 8, lambda each, _: Span(size(each.number("nvlink_bytes_per_second"))), 12, right=True
         ),
-        Column[Facts](say("NAME"), 8, lambda each, _: Span(each.text("name"), Tone.DIM), 10, grows=24),
+        Column[Facts](say("NAME"), 12, lambda each, _: Span(each.text("name"), Tone.DIM), 10, grows=4),
     ]
     return Table.of(columns, width, look)
 
@@ -170,11 +170,6 @@ def _memory(gpu: Facts) -> str:
 def _memory_tone(gpu: Facts) -> Tone:
     full = _full(gpu)
     return Tone.PLAIN if full is None or full < 0.97 else Tone.BAD
-
-
-def _power(gpu: Facts) -> str:
-    limit = gpu.number("power_limit_watts")
-    return _watts(gpu) if limit is None else f"{number_of(gpu, 'power_watts')}/{limit:.0f}W"
 
 
 def _watts(gpu: Facts) -> str:

@@ -23,6 +23,8 @@ _TONES = {
     "failed": Tone.BAD,
 }
 _BAR = 4
+_AMPLE = 90
+"""Cells from which rates stand beside a note: a reason is worth more than they are."""
 
 
 def replicas(scene: Scene, width: int, height: int) -> list[Line]:
@@ -51,24 +53,27 @@ def _table(look: Look, width: int, gpus: int, noted: bool) -> Table[Facts]:
     def state(replica: Facts, cells: int) -> Span:
         return Span(phase(replica, look), tone_of(replica))
 
+    rates = [
+        Column[Facts](say("REQ/S"), 5, lambda each, _: Span(number(each.number("requests_per_second"))), 9, right=True),
+        Column[Facts](say("WAIT"), 4, lambda each, _: Span(number(each.number("waiting"))), 10, right=True),
+        Column[Facts](say("UP"), 5, lambda each, _: Span(seconds(each.number("up_seconds"))), 11, right=True),
+    ]
     columns = [
         Column[Facts](say("REPLICA"), 7, lambda each, _: Span(each.text("name"), Tone.STRONG)),
         Column[Facts](say("STATE"), 11, state),
         Column[Facts](say("FLY"), 4, lambda each, _: Span(number(each.number("in_flight"))), 1, right=True),
         Column[Facts](
-            say("VTOK"), 5, lambda each, _: Span(number(each.number("visual_tokens_in_flight"))), 4, right=True
+            say("VTOK"), 5, lambda each, _: Span(number(each.number("visual_tokens_in_flight"))), 5, right=True
         ),
         Column[Facts](say("KV"), 5 + _BAR, kv, 3, grows=12),
-        Column[Facts](say("MM"), 4, lambda each, _: Span(share(each.number("mm_hit_share"))), 5, right=True),
+        Column[Facts](say("MM"), 4, lambda each, _: Span(share(each.number("mm_hit_share"))), 6, right=True),
         Column[Facts](
             say("TTFT95"), 6, lambda each, _: Span(seconds(each.number("first_token_p95_seconds"))), 2, right=True
         ),
-        Column[Facts](say("RST"), 3, restarts, 6, right=True),
-        Column[Facts](say("REQ/S"), 5, lambda each, _: Span(number(each.number("requests_per_second"))), 9, right=True),
-        Column[Facts](say("WAIT"), 4, lambda each, _: Span(number(each.number("waiting"))), 10, right=True),
-        Column[Facts](say("UP"), 5, lambda each, _: Span(seconds(each.number("up_seconds"))), 11, right=True),
-        *([Column[Facts](say("GPU"), gpus, lambda each, _: Span(gpus_of(each)), 7)] if gpus else []),
-        *([Column[Facts](say("NOTE"), 16, lambda each, _: note(each, look), 8, grows=200)] if noted else []),
+        Column[Facts](say("RST"), 3, restarts, 7, right=True),
+        *(rates if not noted or width >= _AMPLE else []),
+        *([Column[Facts](say("GPU"), gpus, lambda each, _: Span(gpus_of(each)), 8)] if gpus else []),
+        *([Column[Facts](say("NOTE"), 11, lambda each, _: note(each, look), 4, grows=60)] if noted else []),
     ]
     return Table.of(columns, width, look)
 

@@ -36,7 +36,7 @@ def table(look: Look, width: int) -> Table[Facts]:
     """The columns of requests in this width."""
     say = look.say
     columns = [
-        Column[Facts](say("REQUEST"), 9, lambda each, _: Span(each.text("id")), grows=4),
+        Column[Facts](say("REQUEST"), 13, lambda each, _: Span(each.text("id"))),
         Column[Facts](say("REPLICA"), 7, lambda each, _: Span(each.text("replica") or UNKNOWN), 1),
         Column[Facts](say("STATE"), 9, lambda each, _: Span(say(each.text("state")), _tone(each))),
         Column[Facts](say("AGE"), 5, lambda each, _: Span(age(each.number("seconds"))), 2, right=True),

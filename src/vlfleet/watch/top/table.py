@@ -26,7 +26,7 @@ class Column(Generic[T]):
     """Which columns leave first when it is narrow: the highest. Those with 0 stay."""
     right: bool = False
     grows: int = 0
-    """Further cells that it takes when there is room."""
+    """Further cells that it takes when there is room; the column that can take most comes first."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Table(Generic[T]):
                 taken.add(at)
                 room -= need
         chosen = [columns[at] for at in sorted(taken)]
-        for at, column in enumerate(chosen):
-            more = max(0, min(column.grows, room))
-            chosen[at] = replace(column, cells=column.cells + more)
+        for at in sorted(range(len(chosen)), key=lambda at: -chosen[at].grows):
+            more = max(0, min(chosen[at].grows, room))
+            chosen[at] = replace(chosen[at], cells=chosen[at].cells + more)
             room -= more
         return cls(tuple(chosen), look, " " * gap)
 
