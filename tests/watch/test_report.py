@@ -24,7 +24,7 @@ from vlfleet.watch.point import Point, merged, point
 from vlfleet.watch.report import Incident, Report, build
 from vlfleet.watch.report_html import to_html
 from vlfleet.watch.report_texts import to_json, to_markdown
-from vlfleet.watch.report_words import LABELS
+from vlfleet.watch.report_words import LABELS, verdict
 from vlfleet.watch.setup import Planned, Setup
 from vlfleet.watch.sizes import SIZES
 from vlfleet.watch.svg import line_chart, range_chart
@@ -317,6 +317,16 @@ def test_the_names_of_the_json_stay() -> None:
     assert {
         name for name in (*facts["cost"], *facts["replicas"]["r0"], *facts["gpus"]["gpu0"]) if name not in LABELS
     } == set()
+
+
+def test_the_verdict_in_one_line() -> None:
+    events = [
+        Event(START, "began", "nobody_ready", "fleet", "none", ""),
+        Event(START, "replica", "ready", "r0", "", ""),
+    ]
+    assert verdict(build("f", START, START + 60, 1, [], events)) == "No requests; 1 alert."
+    assert verdict(report()) == "1,198 requests, none failed; no alerts."
+    assert verdict(replace(report(), findings=(Finding("a", 1, "b", "c"),))).endswith("no alerts; 1 thing to change.")
 
 
 def test_bands_are_few_however_many_incidents() -> None:

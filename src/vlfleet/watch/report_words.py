@@ -134,9 +134,8 @@ def watched(report: Report) -> str:
 def verdict(report: Report) -> str:
     """In one line."""
     requests, failed = report.figures.get("requests") or 0.0, report.figures.get("failed_share") or 0.0
-    if not requests:
-        return "No requests."
-    words = [f"{requests:,.0f} requests, {f'{failed:.2%} failed' if failed else 'none failed'}"]
+    answered = f"{requests:,.0f} requests, {f'{failed:.2%} failed' if failed else 'none failed'}"
+    words = [answered if requests else "No requests"]
     alerts = sum(not each.moment for each in report.incidents)
     words.append(f"{alerts} {'alert' if alerts == 1 else 'alerts'}" if alerts else "no alerts")
     if changes := len(report.findings):

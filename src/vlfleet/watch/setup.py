@@ -79,7 +79,9 @@ def _setup(state: FleetState, plan: Mapping[str, Any] | None) -> Setup:
     tokens, area = _largest(state)
     tp, pp = spec.tensor_parallel_size, spec.pipeline_parallel_size
     each = f"TP{tp}" + (f"xPP{pp}" if pp > 1 else "")
-    layout = f"{spec.replicas} x {each}" if spec.engine == "vllm" else f"{spec.replicas} replicas"
+    layout = (
+        f"{spec.replicas} x {each}" if spec.engine == "vllm" else f"{spec.replicas} replica{'s' * (spec.replicas != 1)}"
+    )
     return Setup(spec.served_model_name, spec.engine, layout, tokens, area, decided, planned)
 
 
