@@ -65,6 +65,7 @@ async def test_what_is_open_needs_no_token_and_nothing_else_is() -> None:
     async with admin() as (session, port):
         async with session.get("/web/app.js") as answer:
             assert (answer.status, answer.headers["Cache-Control"]) == (200, "no-cache")
+            assert answer.headers["Server"] == "vlfleet"
         async with session.get("/web/app.js", headers={"Host": f"evil.example:{port}"}) as answer:
             assert answer.status == 403
         for path in ("/web/../fleet", "/web/%2e%2e/fleet", "/web//fleet", "/web/a/../../fleet"):

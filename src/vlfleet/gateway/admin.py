@@ -25,13 +25,12 @@ from vlfleet.gateway.heads import check_head
 NAMES = ("127.0.0.1", "localhost", "[::1]")
 """Of this machine: what may stand in Host and Origin."""
 HEADERS = {
-    "Server": SERVER,
     "Cache-Control": "no-store",
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-"""Of every answer, where it has no other."""
+"""Of every answer but the page's files."""
 
 
 log = logging.getLogger("vlfleet.admin")
@@ -59,6 +58,7 @@ def build_admin(token: str, routes: Iterable[web.RouteDef], opened: Iterable[web
             return ApiError(500, "internal_error", "the admin failed; its log says where").response()
 
     async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Server"] = SERVER
         if "Cache-Control" not in response.headers:  # the page's files bring their own
             response.headers.update(HEADERS)
 
