@@ -105,7 +105,17 @@ async def test_metrics() -> None:
                 assert f'vlfleet:{name}{{replica="r0"}} 0.0' in await answer.text()
 
 
-SIDE_DOORS = ("/tokenize", "/pause", "/sleep", "/v1/responses", "/invocations", "/v1/audio", "/web", "/v1", "/../health2")
+SIDE_DOORS = (
+    "/tokenize",
+    "/pause",
+    "/sleep",
+    "/v1/responses",
+    "/invocations",
+    "/v1/audio",
+    "/web",
+    "/v1",
+    "/../health2",
+)
 
 
 @pytest.mark.parametrize("path", SIDE_DOORS)
