@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from vlfleet.cli import app
 from vlfleet.errors import ExitCode, VlfleetError
-from vlfleet.watch.history import Event, History
+from vlfleet.watch.history import History
+from vlfleet.watch.history_read import Event
 from vlfleet.watch.watcher import FILE
 
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from tests.watch.rig import WELL, times, with_engine, with_gpu, with_traffic
 from vlfleet.watch import history as module
 from vlfleet.watch.histogram import Histogram
-from vlfleet.watch.history import MOST_BYTES, TIERS, Event, History, read
+from vlfleet.watch.history import MOST_BYTES, History
+from vlfleet.watch.history_read import TIERS, Event, points_of, read
 from vlfleet.watch.model import GatewaySample, Sample
 from vlfleet.watch.point import histograms, merged, point
 from vlfleet.watch.sizes import SIZES
@@ -107,7 +108,7 @@ def test_seconds_become_minutes_and_quarters(tmp_path: Path) -> None:
     resolution, found, _ = read(path, START, START + 2000)
     assert (resolution, len(found)) == (1, 2000)
     with sqlite3.connect(path) as db:
-        minutes = list(module._points(db, 60, 0, 1 << 40))
+        minutes = list(points_of(db, 60, 0, 1 << 40))
     db.close()
     assert {each["r1|answered+"] for _, each in minutes[1:]} == {120}
     assert minutes[5][1]["gpu1|utilization"] == pytest.approx(0.6)
@@ -292,7 +293,8 @@ def test_a_full_disk_is_an_error_that_leaves_the_file_good(tmp_path: Path) -> No
 WRITER = """
 import random, sys
 from pathlib import Path
-from vlfleet.watch.history import Event, History
+from vlfleet.watch.history import History
+from vlfleet.watch.history_read import Event
 history = History(Path(sys.argv[1]))
 print(history.said or "ready", flush=True)
 chance, at = random.Random(), int(sys.argv[2])

@@ -18,7 +18,8 @@ from tests.watch.test_history import START, sample
 from vlfleet.cli.report import duration
 from vlfleet.errors import VlfleetError
 from vlfleet.watch.findings import Finding
-from vlfleet.watch.history import Event, History, read
+from vlfleet.watch.history import History
+from vlfleet.watch.history_read import Event, read
 from vlfleet.watch.model import GatewaySample, Sample
 from vlfleet.watch.point import Point, merged, point
 from vlfleet.watch.report import Incident, Report, build

@@ -18,7 +18,7 @@ from vlfleet.fleet.replica import Phase, Replica
 from vlfleet.hardware.reading import GpuReading
 from vlfleet.watch import watcher as module
 from vlfleet.watch.alert import Change, Silence
-from vlfleet.watch.history import read
+from vlfleet.watch.history_read import read
 from vlfleet.watch.watcher import FILE, Watcher, moves
 
 HOT = GpuReading(0, temperature_celsius=95, fault="GPU is lost")

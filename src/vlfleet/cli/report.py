@@ -34,7 +34,7 @@ def report(
     import time
 
     from vlfleet.fleet.folder import FleetFolder
-    from vlfleet.watch.history import last
+    from vlfleet.watch.history_read import last
     from vlfleet.watch.report_texts import WRITERS
     from vlfleet.watch.report_words import when
     from vlfleet.watch.reports import report_of

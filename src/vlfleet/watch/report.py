@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from vlfleet import __version__
 from vlfleet.watch.alerts import all_rules
 from vlfleet.watch.findings import Finding, findings
-from vlfleet.watch.history import Event
+from vlfleet.watch.history_read import Event
 from vlfleet.watch.point import merged
 from vlfleet.watch.report_charts import Chart, bins_of, charts
 from vlfleet.watch.report_figures import (

@@ -6,7 +6,7 @@ import sqlite3
 
 from vlfleet.errors import VlfleetError
 from vlfleet.fleet.folder import FleetFolder
-from vlfleet.watch.history import read
+from vlfleet.watch.history_read import read
 from vlfleet.watch.report import Report, build
 from vlfleet.watch.setup import read_setup
 from vlfleet.watch.watcher import FILE

@@ -21,7 +21,8 @@ from vlfleet.watch import kept
 from vlfleet.watch.alert import Change, Rule, Silence, step
 from vlfleet.watch.alerts import all_rules
 from vlfleet.watch.exposed import Exposed
-from vlfleet.watch.history import Event, History
+from vlfleet.watch.history import History
+from vlfleet.watch.history_read import Event
 from vlfleet.watch.host import HostReader
 from vlfleet.watch.model import Sample
 from vlfleet.watch.point import point
