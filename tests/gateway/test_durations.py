@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from vlfleet.gateway.durations import Durations
-from vlfleet.gateway.metrics import SECONDS
+from vlfleet.watch.gateway_metrics import SECONDS
 
 SOME = st.lists(st.tuples(st.sampled_from(["r0", "r1"]), st.sampled_from([0.0, 0.005, 0.02, 1, 3.5, 640, 1e4])))
 

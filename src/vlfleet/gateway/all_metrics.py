@@ -12,9 +12,9 @@ from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from vlfleet.gateway.engine_pages import RUNS
 from vlfleet.gateway.federation import BrokenPage, Federation
 from vlfleet.gateway.state import Gateway
+from vlfleet.watch.pages import RUNS
 
 FRESH_SECONDS, STALE_SECONDS = 1.0, 5.0
 """A page is not read anew before it is so old, and not told when it is older than that."""

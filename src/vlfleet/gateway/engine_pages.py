@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from vlfleet.fleet.replica import Phase, Replica
+from vlfleet.fleet.replica import Replica
 from vlfleet.gateway.pool import Pool, get
 from vlfleet.gateway.wire import WireError
+from vlfleet.watch.pages import RUNS, Page
 
 TIMEOUT_SECONDS = 2.0
 """For one page; a busy engine answers later than a second at times."""
@@ -17,17 +17,6 @@ MOST_BYTES = 4 << 20
 """vLLM 0.32 with one model has 60 KB of metrics; what is longer is not read."""
 AT_ONCE = 32
 """Engines that are asked at the same time."""
-RUNS = (Phase.READY, Phase.UNHEALTHY, Phase.DRAINING)
-"""Phases in which an engine has something to say."""
-
-
-@dataclass(frozen=True)
-class Page:
-    """What the process that began at `started_at` said at `at` of `time.monotonic()`."""
-
-    started_at: float
-    at: float
-    text: bytes
 
 
 class EnginePages:

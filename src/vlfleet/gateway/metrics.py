@@ -14,10 +14,9 @@ from vlfleet.gateway.durations import Durations
 from vlfleet.gateway.inspection import Ask
 from vlfleet.gateway.route.gate import Gate
 from vlfleet.gateway.route.router import Router
+from vlfleet.watch.gateway_metrics import SECONDS
 from vlfleet.watch.sizes import size_of
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
-"""Buckets for times of the engine; vLLM's own go to the same order of magnitude."""
 OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 REFUSALS = ("deadline", "overloaded", "too_many_waiting")
 """Why a request may not wait: codes of the gate."""

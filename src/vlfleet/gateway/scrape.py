@@ -6,8 +6,9 @@ import asyncio
 import logging
 
 from vlfleet.fleet.replica import Phase, Replica
-from vlfleet.gateway.engine_pages import TIMEOUT_SECONDS, Page
+from vlfleet.gateway.engine_pages import TIMEOUT_SECONDS
 from vlfleet.gateway.state import Gateway
+from vlfleet.watch.pages import Page
 
 SCRAPE_SECONDS = 10.0
 """vLLM's own log of its counters comes as often."""

@@ -10,6 +10,8 @@ from vlfleet.watch.exposition import Line, read
 from vlfleet.watch.histogram import EMPTY, Histogram, from_cumulative
 from vlfleet.watch.model import GatewaySample, Traffic
 
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+"""Buckets for times of the engine; vLLM's own go to the same order of magnitude."""
 _OF_REPLICA = {
     "vlfleet:images_total": "images",
     "vlfleet:visual_tokens_total": "visual_tokens",

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vlfleet.fleet.replica import Replica
-from vlfleet.gateway.engine_pages import RUNS, EnginePages, Page
 from vlfleet.hardware.reading import GpuReading
 from vlfleet.watch.engine_metrics import read_engine
 from vlfleet.watch.gateway_metrics import read_gateway
 from vlfleet.watch.host import HostReader
 from vlfleet.watch.model import EngineSample, GatewaySample, HostSample, ReplicaSample, Sample, Traffic
+from vlfleet.watch.pages import RUNS, Page, Pages
 
 FRESH_SECONDS = 0.5
 """An engine's page that is no older was read for somebody else, and does as well."""
@@ -54,7 +54,7 @@ class Sampler:
         self,
         replicas: Sequence[Replica],
         gateway: Callable[[], bytes],
-        pages: Callable[[], EnginePages],
+        pages: Callable[[], Pages],
         gpus: Gpus,
         host: HostReader,
     ) -> None:

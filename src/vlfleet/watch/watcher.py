@@ -15,7 +15,6 @@ from typing import Self
 from prometheus_client import generate_latest
 
 from vlfleet.fleet.replica import Replica
-from vlfleet.gateway.engine_pages import EnginePages
 from vlfleet.hardware.readings import GpuReader
 from vlfleet.watch import kept
 from vlfleet.watch.alert import Change, Rule, Silence, step
@@ -25,6 +24,7 @@ from vlfleet.watch.history import History
 from vlfleet.watch.history_read import Event
 from vlfleet.watch.host import HostReader
 from vlfleet.watch.model import Sample
+from vlfleet.watch.pages import Pages
 from vlfleet.watch.point import point
 from vlfleet.watch.sampler import Gpus, Sampler
 from vlfleet.watch.sinks import LogSink, Sink
@@ -51,7 +51,7 @@ class Watcher:
         self,
         replicas: Sequence[Replica],
         gateway: Callable[[], bytes],
-        pages: Callable[[], EnginePages],
+        pages: Callable[[], Pages],
         folder: Path,
         *,
         rules: Sequence[Rule] | None = None,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlfleet.gateway.metrics import SECONDS
 from vlfleet.watch.alerts_fleet import LEAST, Slo
+from vlfleet.watch.gateway_metrics import SECONDS
 from vlfleet.watch.measures_machine import BUSY, IDLE, SLOWED
 
 GPU, REPLICA, ALL = "gpu{{ $labels.gpu }}", "{{ $labels.replica }}", ""
