@@ -158,6 +158,17 @@ def report(hours: float = 2.0) -> dict[str, Any]:
                 "text": "r1 died: CUDA out of memory in the vision tower",
                 "advice": "lower --max-pixels to 2007040",
                 "moment": False,
+                "severity": "critical",
+            },
+            {
+                "code": "ready",
+                "subject": "r1",
+                "began": since + 2790,
+                "ended": None,
+                "text": "starting -> ready",
+                "advice": "",
+                "moment": True,
+                "severity": "",
             },
             {
                 "code": "gpu_hot",

@@ -84,7 +84,7 @@ def test_a_phone_shows_all_of_it(serve: Serve, open_page: OpenPage, view: str) -
 def test_chinese(serve: Serve, open_page: OpenPage, view: str) -> None:
     page = shown(serve, open_page, view, locale="zh-CN")
     expect(page.locator("html")).to_have_attribute("lang", "zh")
-    words = {"fleet": "副本", "plan": "当前运行", "reports": "事件"}
+    words = {"fleet": "副本", "plan": "当前运行", "reports": "故障"}
     expect(page.locator("main")).to_contain_text(words[view])
     expect(page.locator("main")).not_to_contain_text(re.compile(r"\b(fleet|plan|reports|drawer|phase)\.[a-z_]+"))
     if view == "fleet":

@@ -27,8 +27,9 @@ def test_a_report_as_a_page(serve: Serve, open_page: OpenPage) -> None:
     expect(page.locator(".headlines")).to_contain_text("Failed0.04%")
     expect(page.locator(".headlines")).to_contain_text("Energy per image71 J")
     expect(page.locator(".found")).to_contain_text("gpu2 was above 86 C for 15 min")
-    incidents = page.locator("table.incidents tbody tr")
+    incidents = page.locator("table.incidents").first.locator("tbody tr")
     expect(incidents).to_have_count(2)
+    expect(page.locator("details.events summary")).to_have_text("1 event of replicas")  # that is no incident
     expect(incidents.first).to_contain_text("goes on")  # the newest first
     expect(incidents.nth(1)).to_contain_text("1 min 30 s")
     expect(page.locator(".chart canvas")).to_have_count(4)

@@ -127,7 +127,7 @@ function look(series, format, top, span) {
     stroke: colour(`--chart-${(number % COLOURS) + 1}`),
     width: 1.5,
     dash: number >= COLOURS ? [5, 3] : undefined,
-    points: { show: false },
+    points: { show: true, size: 4, filter: (plot, at) => alone(plot.data[at]) },
     spanGaps: false,
   }));
   return {
@@ -140,6 +140,11 @@ function look(series, format, top, span) {
     ],
     scales: { x: { range: (_, first, last) => within(first, last, span) }, y: { range: (_, low, high) => [0, top ?? ceiling(high)] } },
   };
+}
+
+/** Places of values with nothing known beside them, of which no line is made. */
+function alone(column) {
+  return column.flatMap((value, at) => (value !== null && column[at - 1] == null && column[at + 1] == null ? [at] : []));
 }
 
 /** What the time axis shows: a page that was just opened begins with a minute, not with ten empty ones. */

@@ -10,12 +10,14 @@ const MOST_CURVES = 16; // more lines nobody tells apart
 const TABLE_ROWS = 24;
 const FORMATS = { s: seconds, share: percent };
 
+const isWrong = ({ moment, severity }) => !moment && severity !== "info";
+
 /** `{node, draw(), end()}` */
 export function chartSections(report, t) {
   const parts = report.charts.map((each) => chart(each, report, t));
   return {
     node: h("section", { class: "card", "aria-labelledby": "h-charts", hidden: parts.length === 0 }, h("h2", { id: "h-charts" }, t("reports.section.charts")),
-      report.incidents.some((each) => !each.moment) && h("p", { class: "soft small shaded" }, t("reports.shaded")),
+      report.incidents.some(isWrong) && h("p", { class: "soft small shaded" }, t("reports.shaded")),
       h("div", { class: "charts" }, parts.map((each) => each.node))),
     draw: () => parts.forEach((each) => each.draw()),
     end: () => parts.forEach((each) => each.end()),
@@ -25,6 +27,7 @@ export function chartSections(report, t) {
 function chart({ title, unit, curves }, { since, until, incidents }, t) {
   const names = Object.keys(curves).slice(0, MOST_CURVES);
   const columns = names.map((name) => curves[name]);
+  const series = names.map((name) => (has(`reports.curve.${name}`) ? t(`reports.curve.${name}`) : name));
   const bins = columns[0]?.length ?? 0;
   const width = (until - since) / Math.max(1, bins);
   const times = Array.from({ length: bins }, (_, at) => since + (at + 0.5) * width);
@@ -32,11 +35,11 @@ function chart({ title, unit, curves }, { since, until, incidents }, t) {
   const says = (name, column) => told(name, column, format, t);
   const words = has(`reports.chart.${title}`) ? t(`reports.chart.${title}`) : title;
   const unitWords = unit in FORMATS ? "" : ` (${has(`reports.unit.${unit}`) ? t(`reports.unit.${unit}`) : unit})`;
-  const marks = incidents.filter((each) => !each.moment).map(({ began, ended }) => ({ from: began, to: ended ?? until }));
-  const lines = timeChart({ title: `${words}${unitWords}`, series: names, format, says, marks, group: "report" });
+  const marks = incidents.filter(isWrong).map(({ began, ended }) => ({ from: began, to: ended ?? until }));
+  const lines = timeChart({ title: `${words}${unitWords}`, series, format, says, marks, group: "report" });
   const details = h("details", {}, h("summary", {}, t("reports.as_table")));
   details.addEventListener("toggle", () => {
-    if (details.open && details.childElementCount === 1) details.append(sampled(words, names, times, columns, format, t));
+    if (details.open && details.childElementCount === 1) details.append(sampled(words, series, times, columns, format, t));
   });
   return { node: h("div", {}, lines.node, details), draw: () => lines.draw(times, columns), end: lines.end };
 }

@@ -45,12 +45,16 @@ function findings({ findings: found = [] }, t) {
 
 function incidents({ incidents: all }, t) {
   const lasted = ({ moment, ended, began }) => (moment ? "" : ended === null ? t("reports.goes_on") : seconds(ended - began));
-  const rows = all.toReversed().map((each) => row(clock(each.began), [lasted(each), each.subject,
-    h("div", { class: "told" }, h("b", {}, each.text), each.advice && h("span", {}, each.advice), h("code", {}, each.code))]));
+  const line = (each) => row(clock(each.began), [lasted(each), each.subject,
+    h("div", { class: "told" }, h("b", {}, each.text), each.advice && h("span", {}, each.advice), h("code", {}, each.code))]);
   const head = ["began", "lasted", "who", "what"].map((each) => t(`reports.${each}`));
+  const name = t("reports.section.incidents");
+  const [wrong, events] = [all.filter((each) => !each.moment), all.filter((each) => each.moment)];
   return h("section", { class: "card", "aria-labelledby": "h-incidents" },
-    h("h2", { id: "h-incidents" }, t("reports.section.incidents"), " ", h("span", { class: "soft small" }, number(all.length))),
-    all.length ? table(t("reports.section.incidents"), head, rows, "incidents") : h("p", { class: "soft small" }, t("reports.no_incidents")));
+    h("h2", { id: "h-incidents" }, name, " ", h("span", { class: "soft small" }, number(wrong.length))),
+    wrong.length ? table(name, head, wrong.toReversed().map(line), "incidents") : h("p", { class: "soft small" }, t("reports.no_incidents")),
+    events.length > 0 && h("details", { class: "events" }, h("summary", {}, t("reports.events", { count: events.length })),
+      table(t("reports.events", { count: events.length }), head, events.toReversed().map(line), "incidents")));
 }
 
 /** Any section: a list of records, records by name, or plain figures. */
