@@ -50,7 +50,10 @@ def admin_of(
         OSError: the token cannot be kept.
     """
     spec = supervisor.spec
-    facts = lambda: facts_of(supervisor.state)  # noqa: E731
+
+    def facts() -> dict[str, Any]:
+        return facts_of(supervisor.state)
+
     live = Live(lambda: glance(facts(), watcher.window, watcher.book, in_hand(app[GATEWAY]), time.time()))
     forward = Forward(app, lambda: supervisor.spec.url)
     routes = [
