@@ -53,6 +53,7 @@ def test_a_command_is_copied(serve: Serve, open_page: OpenPage) -> None:
 def test_a_what_if_stands_beside_what_runs(serve: Serve, open_page: OpenPage) -> None:
     double = serve(glances.busy, "4xH200")
     page = open_page(double.page("plan"))
+    expect(page.get_by_label("GPUs", exact=True)).to_have_value("4xH200")  # those that run
     page.get_by_label("GPUs", exact=True).fill("2xRTX4090")
     page.get_by_label("Use").select_option("ocr")
     page.get_by_label("Image size").fill("1240x1754")

@@ -14,7 +14,9 @@ const GOALS = ["throughput", "latency", "memory"];
 /** `{node, end()}`; `told` is the answer of GET /plan: what the answer is set beside. */
 export function whatIfPart(app, told) {
   const { t } = app;
-  const now = told.plan?.fleets?.[0]?.chosen ?? null;
+  const fleet = told.plan?.fleets?.[0] ?? null;
+  const now = fleet?.chosen ?? null;
+  const left = new AbortController();
   const ends = [];
   const answer = h("div", { class: "what-if-answer", "aria-live": "polite" });
   const field = (name, input, hint) => h("label", { class: "field" }, t(`plan.ask.${name}`), input, hint && h("span", { class: "hint" }, hint));
@@ -33,16 +35,18 @@ export function whatIfPart(app, told) {
     field("gpus", inputs.gpus), field("use", inputs.for), field("image", inputs.image), field("images", inputs.images), field("concurrency", inputs.concurrency),
     field("quantization", inputs.quantization), field("optimise", inputs.optimise), h("div", { class: "go" }, go),
     h("datalist", { id: "plan-gpus" }, GPUS.map((each) => h("option", { value: each }))));
-  if (!now) inputs.gpus.value = GPUS[0]; // a fleet without a GPU has nothing of its own to plan for
+  // those that run, so that another use of them can be asked for; a fleet without a GPU has none of its own
+  inputs.gpus.value = fleet ? `${fleet.gpus.length}x${fleet.gpu}` : GPUS[0];
 
   async function ask() {
     go.disabled = true;
     replace(answer, h("p", { class: "soft" }, t("plan.ask.waiting")));
     while (ends.length) ends.pop()();
     try {
-      const found = await app.api.json("/plan", { body: asked(inputs) });
+      const found = await app.api.json("/plan", { body: asked(inputs), signal: left.signal });
       replace(answer, found.plan.fleets.map((fleet, at) => result(app, fleet, now, at === 0 ? found.memory_svg : null, ends)));
     } catch (error) {
+      if (error.name === "AbortError") return;
       replace(answer, h("div", { class: "refusal", role: "alert" }, icon("warning"), h("p", {}, error.message)));
     }
     go.disabled = false;
@@ -51,7 +55,10 @@ export function whatIfPart(app, told) {
   return {
     node: h("section", { class: "card of-what-if", "aria-labelledby": "h-what-if" }, h("h2", { id: "h-what-if" }, t("plan.what_if")),
       h("p", { class: "soft small" }, t("plan.what_if_note")), form, answer),
-    end: () => ends.forEach((end) => end()),
+    end() {
+      left.abort(); // which ends the planner, too
+      for (const end of ends) end();
+    },
   };
 }
 
