@@ -1,7 +1,7 @@
 /** What images cost, and what is not done twice; and the host below it. */
 
 import { h } from "../../lib/dom.js";
-import { bytes, number, percent, rough, seconds } from "../../lib/format.js";
+import { UNKNOWN, bytes, number, percent, rough, seconds } from "../../lib/format.js";
 import { say } from "../../lib/keyed.js";
 import { gpuSecondsPerImage, joulesPerImage } from "./figures.js";
 import { bar } from "./replicas.js";
@@ -9,10 +9,10 @@ import { bar } from "./replicas.js";
 const ROWS = [
   ["tokens_each", ({ rates }) => (rates.images_per_second > 0 ? number(rates.visual_tokens_per_second / rates.images_per_second) : null)],
   ["gpu_seconds", (glance) => (glance.gpus.length ? seconds(gpuSecondsPerImage(glance)) : null)],
-  ["joules", (glance) => (glance.gpus.length ? `${rough(joulesPerImage(glance))} J` : null)],
+  ["joules", (glance) => (glance.gpus.length ? inUnit(rough(joulesPerImage(glance)), " J") : null)],
   ["avoided", ({ rates }) => percent(rates.looks_avoided_share)],
   ["repeated", ({ rates }) => percent(rates.looks_repeated_share)],
-  ["not_sent", ({ rates }) => `${bytes(rates.bytes_not_sent_per_second)}/s`],
+  ["not_sent", ({ rates }) => inUnit(bytes(rates.bytes_not_sent_per_second), "/s")],
   ["resident", ({ replicas }) => number(resident(replicas))],
 ];
 
@@ -29,11 +29,14 @@ export function costsPart({ t }) {
       for (const { node, figure, value } of rows) {
         const told = value(glance);
         node.hidden = told === null && glance.gpus.length === 0;
-        say(figure, told ?? "–");
+        say(figure, told ?? UNKNOWN);
       }
     },
   };
 }
+
+/** What is unknown has no unit. */
+const inUnit = (figure, unit) => (figure === UNKNOWN ? figure : figure + unit);
 
 function resident(replicas) {
   const told = replicas.map((each) => each.media_resident).filter(Number.isFinite);

@@ -1,7 +1,7 @@
 /** The figures at the top of the fleet view, each with its last ten minutes. */
 
 import { h } from "../../lib/dom.js";
-import { number, percent, rough, seconds } from "../../lib/format.js";
+import { UNKNOWN, number, percent, rough, seconds } from "../../lib/format.js";
 import { say } from "../../lib/keyed.js";
 import { spark } from "../../lib/spark.js";
 
@@ -81,11 +81,13 @@ function tokensEach({ rates }, t) {
 }
 
 function written({ rates }, t) {
-  return [t("fleet.written", { rate: rough(rates.generation_tokens_per_second) })];
+  const rate = rough(rates.generation_tokens_per_second);
+  return [rate === UNKNOWN ? "" : t("fleet.written", { rate })];
 }
 
 function slowest({ rates }) {
-  return [`p95 ${seconds(rates.first_token_p95_seconds)}`];
+  const most = seconds(rates.first_token_p95_seconds);
+  return [most === UNKNOWN ? "" : `p95 ${most}`];
 }
 
 function held({ replicas }, t) {

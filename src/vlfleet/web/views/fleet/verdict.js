@@ -36,7 +36,7 @@ export function verdict(glance, t) {
 
   const told = open.map((alert) => ({ subject: alert.subject, tone: alert.severity === "critical" ? "bad" : "warn", text: because(alert, replicas) }));
   const known = new Set(told.map((each) => each.subject));
-  const ill = sick(replicas).filter((each) => !known.has(each.name)).map((each) => ({ tone: "bad", text: illness(each, counts, t) }));
+  const ill = alike(sick(replicas).filter((each) => !known.has(each.name))).map((each) => ({ tone: "bad", text: illness(each, counts, t) }));
   const wrong = [...told, ...ill].sort((a, b) => (a.tone === "bad" ? 0 : 1) - (b.tone === "bad" ? 0 : 1));
   const others = wrong.map((each) => each.text);
   if (fleet.ready === 0 && fleet.size > 0) return nobody(glance, counts, others, t);
@@ -58,7 +58,7 @@ function nobody({ replicas }, counts, others, t) {
     return { tone: "warn", text: t("fleet.verdict.starting", { ...counts, name: starting.name, detail }), others: [] };
   }
   if (!ill) return { tone: "bad", text: t("fleet.verdict.nobody"), others };
-  const reason = firstLine(ill.error) || ill.detail || t(`phase.${ill.phase}`);
+  const reason = reasonOf(ill) || t(`phase.${ill.phase}`);
   return { tone: "bad", text: t("fleet.verdict.nobody_because", { name: ill.name, reason }), others: others.filter((each) => !each.includes(reason)) };
 }
 
@@ -69,10 +69,22 @@ function because({ text, subject }, replicas) {
   return reason && !said.includes(reason) ? `${said}: ${reason}` : said;
 }
 
-function illness(replica, counts, t) {
-  const reason = firstLine(replica.error) || replica.detail || "";
+const reasonOf = (replica) => firstLine(replica.error) || replica.detail || "";
+
+/** Replicas that are ill in the same way, together. */
+function alike(replicas) {
+  const groups = new Map();
+  for (const each of replicas) {
+    const way = `${each.phase} ${reasonOf(each)}`;
+    groups.set(way, [...(groups.get(way) ?? []), each]);
+  }
+  return [...groups.values()];
+}
+
+function illness(group, counts, t) {
+  const reason = reasonOf(group[0]);
   const key = reason ? "fleet.verdict.sick_because" : "fleet.verdict.sick";
-  return t(key, { ...counts, name: replica.name, phase: t(`phase.${replica.phase}`), reason });
+  return t(key, { ...counts, count: group.length, name: names(group), phase: t(`phase.${group[0].phase}`), reason });
 }
 
 function names(replicas) {
