@@ -58,7 +58,11 @@ export function timeChart(options) {
     if (ended) return;
     plot?.destroy();
     const width = Math.max(120, box.clientWidth);
-    plot = new Plot({ ...look(series, format, top, span), width, height, ...cursor(group, told, marks) }, data ?? [[]], box);
+    plot = new Plot(
+      { ...look(series, format, top, span), width, height, ...cursor(group, told, marks) },
+      data ?? [[]],
+      box,
+    );
   };
   const rebuild = () => plot && void build();
   const resized = new ResizeObserver(() => {
@@ -138,13 +142,18 @@ function look(series, format, top, span) {
       { ...axis, size: 24, gap: 4, space: 90, values: (_, ticks) => ticks.map(timeLabel(ticks)) },
       { ...axis, size: 52, gap: 6, space: 32, values: (_, ticks) => ticks.map((tick) => format(tick)) },
     ],
-    scales: { x: { range: (_, first, last) => within(first, last, span) }, y: { range: (_, low, high) => [0, top ?? ceiling(high)] } },
+    scales: {
+      x: { range: (_, first, last) => within(first, last, span) },
+      y: { range: (_, low, high) => [0, top ?? ceiling(high)] },
+    },
   };
 }
 
 /** Places of values with nothing known beside them, of which no line is made. */
 function alone(column) {
-  return column.flatMap((value, at) => (value !== null && column[at - 1] == null && column[at + 1] == null ? [at] : []));
+  return column.flatMap((value, at) =>
+    value !== null && column[at - 1] == null && column[at + 1] == null ? [at] : [],
+  );
 }
 
 /** What the time axis shows: a page that was just opened begins with a minute, not with ten empty ones. */
@@ -157,7 +166,11 @@ function timeLabel(ticks) {
   const clock = { hour: "2-digit", minute: "2-digit", hour12: false };
   const step = ticks.length > 1 ? ticks[1] - ticks[0] : 60;
   const long = ticks.length > 1 && ticks.at(-1) - ticks[0] > 86400;
-  const options = long ? { month: "short", day: "numeric", ...clock } : step < 60 ? { ...clock, second: "2-digit" } : clock;
+  const options = long
+    ? { month: "short", day: "numeric", ...clock }
+    : step < 60
+      ? { ...clock, second: "2-digit" }
+      : clock;
   return (at) => new Date(at * 1000).toLocaleString(language(), options);
 }
 

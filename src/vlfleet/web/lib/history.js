@@ -10,7 +10,7 @@ export class History {
     this.columns = new Map();
   }
 
-  /** One row: a value for each name; null or absent is unknown. A pause is a row of nothing, so that no line spans it. */
+  /** One row: a value for each name; null or absent is unknown. A pause is a row of nothing: no line spans it. */
   push(at, row) {
     const last = this.times.at(-1);
     if (last !== undefined && at <= last) return;
@@ -26,17 +26,19 @@ export class History {
     }
   }
 
-  /** Rows from before the first: `times`, oldest first, and columns as long by name. For a page that was just opened. */
+  /** Rows from before the first: `times`, oldest first, and columns as long, by name. For a page just opened. */
   begin(times, columns) {
     const first = this.times[0] ?? Infinity;
     const newest = Math.min(first, times.at(-1) ?? first);
     const wanted = times.map((at) => at < first && at >= newest - this.seconds);
-    const old = (values) => values.filter((_, at) => wanted[at]).map((value) => (Number.isFinite(value) ? value : null));
+    const old = (values) =>
+      values.filter((_, at) => wanted[at]).map((value) => (Number.isFinite(value) ? value : null));
     const rows = wanted.filter(Boolean).length;
     for (const name of Object.keys(columns)) {
       if (!this.columns.has(name)) this.columns.set(name, new Array(this.times.length).fill(null));
     }
-    for (const [name, column] of this.columns) column.unshift(...(columns[name] ? old(columns[name]) : new Array(rows).fill(null)));
+    for (const [name, column] of this.columns)
+      column.unshift(...(columns[name] ? old(columns[name]) : new Array(rows).fill(null)));
     this.times.unshift(...times.filter((_, at) => wanted[at]));
   }
 

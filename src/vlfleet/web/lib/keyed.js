@@ -36,7 +36,9 @@ export function say(node, text) {
 /** Writes text in which `commands` stand between backticks, as text and <code>. */
 export function sayCommands(node, text) {
   if (node.textContent === text.replaceAll("`", "")) return;
-  const parts = text.split("`").map((part, at) => (at % 2 ? Object.assign(document.createElement("code"), { textContent: part }) : part));
+  const parts = text
+    .split("`")
+    .map((part, at) => (at % 2 ? Object.assign(document.createElement("code"), { textContent: part }) : part));
   node.replaceChildren(...parts);
 }
 

@@ -28,12 +28,30 @@ export async function mount(root, app) {
   const context = { t, app, history, open };
   const banner = bannerPart(t);
   const parts = {
-    figures: figuresPart(context), replicas: replicasPart(context), gpus: gpusPart(context), requests: requestsPart(context),
-    alerts: alertsPart(context), costs: costsPart(context), host: hostPart(context), charts: chartsPart(context),
+    figures: figuresPart(context),
+    replicas: replicasPart(context),
+    gpus: gpusPart(context),
+    requests: requestsPart(context),
+    alerts: alertsPart(context),
+    costs: costsPart(context),
+    host: hostPart(context),
+    charts: chartsPart(context),
   };
-  const main = h("div", { class: "fleet-main" }, parts.replicas.node, parts.gpus.node, parts.requests.node, parts.charts.node);
+  const main = h(
+    "div",
+    { class: "fleet-main" },
+    parts.replicas.node,
+    parts.gpus.node,
+    parts.requests.node,
+    parts.charts.node,
+  );
   const side = h("div", { class: "fleet-side" }, parts.alerts.node, parts.costs.node, parts.host.node);
-  const body = h("div", { class: "fleet-body", hidden: true }, parts.figures.node, h("div", { class: "columns" }, main, side));
+  const body = h(
+    "div",
+    { class: "fleet-body", hidden: true },
+    parts.figures.node,
+    h("div", { class: "columns" }, main, side),
+  );
   const page = h("div", { class: "page fleet" }, h("h1", { class: "said" }, t("tab.fleet")), banner.node, body);
   root.append(page);
 
@@ -59,17 +77,20 @@ export async function mount(root, app) {
   }
 
   if (!begun) void remember(app.api, history, () => (begun = true));
-  const stop = app.live((latest) => {
-    glance = { ...latest, alerts: latest.alerts.map(spoken) };
-    history.push(glance.at, sample(glance));
-    body.hidden = false;
-    banner.update(glance);
-    for (const each of Object.values(parts)) each.update(glance);
-    opened?.part.update(glance);
-  }, (state, error) => {
-    banner.hear(state, error);
-    body.classList.toggle("stale", state === "lost");
-  });
+  const stop = app.live(
+    (latest) => {
+      glance = { ...latest, alerts: latest.alerts.map(spoken) };
+      history.push(glance.at, sample(glance));
+      body.hidden = false;
+      banner.update(glance);
+      for (const each of Object.values(parts)) each.update(glance);
+      opened?.part.update(glance);
+    },
+    (state, error) => {
+      banner.hear(state, error);
+      body.classList.toggle("stale", state === "lost");
+    },
+  );
   return () => {
     stop();
     opened?.part.end();

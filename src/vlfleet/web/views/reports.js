@@ -12,13 +12,46 @@ export function mount(root, app) {
   let part = null;
   let asking = new AbortController();
   let since = SINCE[0];
-  const own = h("input", { type: "text", placeholder: "36h", "aria-label": t("reports.custom"), pattern: "\\d+(\\.\\d+)?\\s*(s|m|min|h|d)", size: 6, autocomplete: "off" });
-  const choices = SINCE.map((each) => h("button", { type: "button", dataset: { since: each }, onclick: () => choose(each) }, t(`reports.since.${each}`)));
-  const form = h("form", { class: "custom", onsubmit: (event) => (event.preventDefault(), own.value.trim() && choose(own.value.trim().replaceAll(" ", ""))) }, own, h("button", { type: "submit" }, t("reports.show")));
-  const files = Object.keys(FORMATS).map((format) => h("button", { type: "button", class: "quiet", onclick: (event) => download(format, event.currentTarget) }, t(`reports.as.${format}`)));
+  const own = h("input", {
+    type: "text",
+    placeholder: "36h",
+    "aria-label": t("reports.custom"),
+    pattern: "\\d+(\\.\\d+)?\\s*(s|m|min|h|d)",
+    size: 6,
+    autocomplete: "off",
+  });
+  const choices = SINCE.map((each) =>
+    h("button", { type: "button", dataset: { since: each }, onclick: () => choose(each) }, t(`reports.since.${each}`)),
+  );
+  const form = h(
+    "form",
+    {
+      class: "custom",
+      onsubmit: (event) => (event.preventDefault(), own.value.trim() && choose(own.value.trim().replaceAll(" ", ""))),
+    },
+    own,
+    h("button", { type: "submit" }, t("reports.show")),
+  );
+  const files = Object.keys(FORMATS).map((format) =>
+    h(
+      "button",
+      { type: "button", class: "quiet", onclick: (event) => download(format, event.currentTarget) },
+      t(`reports.as.${format}`),
+    ),
+  );
   const body = h("div", { class: "report", "aria-live": "off" });
-  const tools = h("div", { class: "report-tools" }, h("div", { class: "segments", role: "group", "aria-label": t("reports.since") }, choices), form,
-    h("div", { class: "files", role: "group", "aria-label": t("reports.download") }, h("span", { class: "soft small" }, t("reports.download")), files));
+  const tools = h(
+    "div",
+    { class: "report-tools" },
+    h("div", { class: "segments", role: "group", "aria-label": t("reports.since") }, choices),
+    form,
+    h(
+      "div",
+      { class: "files", role: "group", "aria-label": t("reports.download") },
+      h("span", { class: "soft small" }, t("reports.download")),
+      files,
+    ),
+  );
   root.append(h("div", { class: "page reports" }, h("h1", { class: "said" }, t("tab.reports")), tools, body));
 
   function choose(wanted) {
@@ -34,13 +67,22 @@ export function mount(root, app) {
     part = null;
     replace(body, h("p", { class: "soft", role: "status" }, t("reports.asking")));
     try {
-      const report = await app.api.json(`/report?since=${encodeURIComponent(since)}&format=json`, { signal: asking.signal });
+      const report = await app.api.json(`/report?since=${encodeURIComponent(since)}&format=json`, {
+        signal: asking.signal,
+      });
       part = reportPart(report, t);
       replace(body, part.node);
       part.drawn();
     } catch (error) {
       if (error.name === "AbortError") return;
-      replace(body, notice(t("reports.failed"), error.message, h("button", { type: "button", class: "primary", onclick: show }, t("reports.again"))));
+      replace(
+        body,
+        notice(
+          t("reports.failed"),
+          error.message,
+          h("button", { type: "button", class: "primary", onclick: show }, t("reports.again")),
+        ),
+      );
     }
   }
 

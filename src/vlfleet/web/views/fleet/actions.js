@@ -32,17 +32,28 @@ export class Actions {
   async order(kind, replica, glance) {
     const { t } = this.app;
     const { name } = replica;
-    const others = glance.replicas.filter((each) => each.name !== name && each.phase === "ready" && !each.cordoned).length;
-    const patience = h("select", {}, PATIENCE_SECONDS.map((each) => h("option", { value: each, selected: each === USUAL_SECONDS }, seconds(each))));
+    const others = glance.replicas.filter(
+      (each) => each.name !== name && each.phase === "ready" && !each.cordoned,
+    ).length;
+    const patience = h(
+      "select",
+      {},
+      PATIENCE_SECONDS.map((each) => h("option", { value: each, selected: each === USUAL_SECONDS }, seconds(each))),
+    );
     const lone = kind !== "uncordon" && others === 0;
     const body = [
       h("p", {}, t(`order.${kind}.what`, { name, count: replica.in_flight, in_flight: number(replica.in_flight) })),
-      kind === "restart" && replica.start_seconds && h("p", {}, t("order.restart.last", { time: seconds(replica.start_seconds) })),
+      kind === "restart" &&
+        replica.start_seconds &&
+        h("p", {}, t("order.restart.last", { time: seconds(replica.start_seconds) })),
       lone && h("p", { class: "alone" }, t("order.alone", { name })),
       !lone && kind !== "uncordon" && h("p", { class: "soft" }, t("order.others", { count: others })),
       (kind === "restart" || kind === "drain") && h("label", { class: "field" }, t(`order.${kind}.patience`), patience),
     ];
-    const actions = [{ label: t("cancel"), value: false }, { label: t(`order.${kind}`), value: true, kind: kind === "restart" || lone ? "danger" : "primary" }];
+    const actions = [
+      { label: t("cancel"), value: false },
+      { label: t(`order.${kind}`), value: true, kind: kind === "restart" || lone ? "danger" : "primary" },
+    ];
     if (!(await dialog({ title: t(`order.${kind}.title`, { name }), body, actions }))) return;
     const wait = Number(patience.value);
     const force = lone; // the dialog said what that means, and it was confirmed
@@ -90,7 +101,8 @@ export class Actions {
   #describe(event) {
     const { t } = this.app;
     const name = event.replica ?? "";
-    if (event.event === "draining") return t("event.draining", { name, count: event.in_flight ?? 0, in_flight: number(event.in_flight ?? 0) });
+    if (event.event === "draining")
+      return t("event.draining", { name, count: event.in_flight ?? 0, in_flight: number(event.in_flight ?? 0) });
     if (event.event === "drained" && event.in_flight) return t("event.not_drained", { name, count: event.in_flight });
     if (event.event === "stopping" && event.cut) return t("event.cut", { name, count: event.cut });
     if (event.event === "starting") return t("event.starting", { name, detail: event.detail || "" });

@@ -24,8 +24,15 @@ export function alertsPart({ t, app }) {
     }
   };
   return {
-    node: h("section", { class: "card of-alerts", "aria-labelledby": "h-alerts" },
-      h("header", {}, h("h2", { id: "h-alerts" }, t("fleet.alerts")), count), none, list, more, quiet),
+    node: h(
+      "section",
+      { class: "card of-alerts", "aria-labelledby": "h-alerts" },
+      h("header", {}, h("h2", { id: "h-alerts" }, t("fleet.alerts")), count),
+      none,
+      list,
+      more,
+      quiet,
+    ),
     update(glance) {
       const open = ranked(glance.alerts.filter((each) => !each.silenced));
       none.hidden = open.length > 0;
@@ -48,12 +55,46 @@ function card(first, t, post) {
   const text = h("p", { class: "text" });
   const advice = h("p", { class: "advice" });
   const taken = h("span", { class: "taken", hidden: true });
-  const take = h("button", { type: "button", class: "quiet", "aria-label": t("fleet.acknowledge_of", { code, subject }),
-    onclick: () => post("/alerts/acknowledge", { code, subject, by: t("fleet.by_page") }, t("fleet.acknowledged", { code, subject })) }, t("fleet.acknowledge"));
-  const silences = HOURS.map((hours) => h("button", { type: "button", class: "quiet", "aria-label": t("fleet.silence_of", { code, subject, count: hours }),
-    onclick: () => post("/alerts/silence", { code, subject, seconds: hours * 3600 }, t("fleet.silenced", { code, subject, count: hours })) }, t("fleet.silence", { hours })));
-  const node = h("li", {}, h("div", { class: "top" }, word, h("code", {}, code), h("b", {}, subject), since), text, advice,
-    h("div", { class: "row" }, taken, take, silences));
+  const take = h(
+    "button",
+    {
+      type: "button",
+      class: "quiet",
+      "aria-label": t("fleet.acknowledge_of", { code, subject }),
+      onclick: () =>
+        post(
+          "/alerts/acknowledge",
+          { code, subject, by: t("fleet.by_page") },
+          t("fleet.acknowledged", { code, subject }),
+        ),
+    },
+    t("fleet.acknowledge"),
+  );
+  const silences = HOURS.map((hours) =>
+    h(
+      "button",
+      {
+        type: "button",
+        class: "quiet",
+        "aria-label": t("fleet.silence_of", { code, subject, count: hours }),
+        onclick: () =>
+          post(
+            "/alerts/silence",
+            { code, subject, seconds: hours * 3600 },
+            t("fleet.silenced", { code, subject, count: hours }),
+          ),
+      },
+      t("fleet.silence", { hours }),
+    ),
+  );
+  const node = h(
+    "li",
+    {},
+    h("div", { class: "top" }, word, h("code", {}, code), h("b", {}, subject), since),
+    text,
+    advice,
+    h("div", { class: "row" }, taken, take, silences),
+  );
   let began = 0;
   node.tell = (at) => say(since, t("fleet.since", { time: seconds(Math.max(0, Math.round((at - began) / 5) * 5)) }));
   return {
@@ -76,7 +117,19 @@ function card(first, t, post) {
 
 function silence({ code, subject }, t, post) {
   const text = h("span");
-  const end = h("button", { type: "button", class: "quiet", "aria-label": t("fleet.unsilence_of", { code, subject }),
-    onclick: () => post("/alerts/silence", { code, subject, seconds: 0 }, t("fleet.unsilenced", { code, subject })) }, t("fleet.unsilence"));
-  return { node: h("li", {}, text, end), update: ({ until }) => say(text, t(until === null ? "fleet.silent_ever" : "fleet.silent_until", { code, subject, time: clock(until) })) };
+  const end = h(
+    "button",
+    {
+      type: "button",
+      class: "quiet",
+      "aria-label": t("fleet.unsilence_of", { code, subject }),
+      onclick: () => post("/alerts/silence", { code, subject, seconds: 0 }, t("fleet.unsilenced", { code, subject })),
+    },
+    t("fleet.unsilence"),
+  );
+  return {
+    node: h("li", {}, text, end),
+    update: ({ until }) =>
+      say(text, t(until === null ? "fleet.silent_ever" : "fleet.silent_until", { code, subject, time: clock(until) })),
+  };
 }

@@ -12,8 +12,13 @@ export function bannerPart(t) {
   const text = h("p", { class: "text" });
   const more = h("p", { class: "more", hidden: true });
   const state = h("span", { class: "live" });
-  const node = h("section", { class: "verdict", "data-tone": "wait", "aria-label": t("fleet.verdict") },
-    h("span", { class: "sign", "aria-hidden": "true" }), h("div", { role: "status" }, text, more), state);
+  const node = h(
+    "section",
+    { class: "verdict", "data-tone": "wait", "aria-label": t("fleet.verdict") },
+    h("span", { class: "sign", "aria-hidden": "true" }),
+    h("div", { role: "status" }, text, more),
+    state,
+  );
   let told = null;
   let lost = null;
   let latest = null;
@@ -25,7 +30,10 @@ export function bannerPart(t) {
     say(text, sentence);
     more.hidden = others.length === 0;
     const rest = others.length - NAMED;
-    say(more, [...others.slice(0, NAMED), rest > 0 && t("fleet.verdict.more", { count: rest })].filter(Boolean).join(" · "));
+    say(
+      more,
+      [...others.slice(0, NAMED), rest > 0 && t("fleet.verdict.more", { count: rest })].filter(Boolean).join(" · "),
+    );
   }
 
   return {

@@ -24,9 +24,13 @@ export async function remember(api, history, done) {
     for (const [curve, name] of Object.entries(names)) if (charts[title]?.[curve]) columns[name] = charts[title][curve];
   }
   for (const [name, curve] of Object.entries(charts["GPU utilisation"] ?? {})) columns[name] = curve;
-  for (const [name, curve] of Object.entries(charts["Requests each replica answered"] ?? {})) columns[`${name} requests`] = curve;
+  for (const [name, curve] of Object.entries(charts["Requests each replica answered"] ?? {}))
+    columns[`${name} requests`] = curve;
   const bins = Object.values(columns)[0]?.length ?? 0;
   const width = (report.until - report.since) / bins;
-  history.begin(Array.from({ length: bins }, (_, at) => report.since + (at + 0.5) * width), columns);
+  history.begin(
+    Array.from({ length: bins }, (_, at) => report.since + (at + 0.5) * width),
+    columns,
+  );
   done();
 }

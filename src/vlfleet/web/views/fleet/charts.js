@@ -29,17 +29,26 @@ export function chartsPart({ t, history }) {
 
   function chart(key, columns, format, top = null) {
     const series = columns.map((each) => t(`fleet.chart.${each}`));
-    return { columns: () => columns.map((each) => history.column(each)), chart: make(t(`fleet.chart.${key}`), series, format, top) };
+    return {
+      columns: () => columns.map((each) => history.column(each)),
+      chart: make(t(`fleet.chart.${key}`), series, format, top),
+    };
   }
 
   function use(glance) {
     const names = glance.gpus.slice(0, 64).map((each) => `gpu${each.index}`);
     if (names.length <= MOST_GPUS) {
       const labels = glance.gpus.map((each) => `GPU ${each.index}`);
-      return { columns: () => names.map((each) => history.column(each)), chart: make(t("fleet.chart.gpus"), labels, percent, 1) };
+      return {
+        columns: () => names.map((each) => history.column(each)),
+        chart: make(t("fleet.chart.gpus"), labels, percent, 1),
+      };
     }
     const series = ["most", "mean", "least"].map((each) => t(`fleet.chart.${each}`));
-    return { columns: () => spread(names.map((each) => history.column(each))), chart: make(t("fleet.chart.gpus"), series, percent, 1) };
+    return {
+      columns: () => spread(names.map((each) => history.column(each))),
+      chart: make(t("fleet.chart.gpus"), series, percent, 1),
+    };
   }
 
   function make(title, series, format, top) {
@@ -48,7 +57,12 @@ export function chartsPart({ t, history }) {
   }
 
   return {
-    node: h("section", { class: "card", "aria-labelledby": "h-charts" }, h("header", {}, h("h2", { id: "h-charts" }, t("fleet.charts"))), box),
+    node: h(
+      "section",
+      { class: "card", "aria-labelledby": "h-charts" },
+      h("header", {}, h("h2", { id: "h-charts" }, t("fleet.charts"))),
+      box,
+    ),
     update(glance) {
       build(glance);
       for (const each of charts) each.chart.draw(history.times, each.columns());

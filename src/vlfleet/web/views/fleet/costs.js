@@ -7,7 +7,11 @@ import { gpuSecondsPerImage, joulesPerImage } from "./figures.js";
 import { bar } from "./replicas.js";
 
 const ROWS = [
-  ["tokens_each", ({ rates }) => (rates.images_per_second > 0 ? number(rates.visual_tokens_per_second / rates.images_per_second) : null)],
+  [
+    "tokens_each",
+    ({ rates }) =>
+      rates.images_per_second > 0 ? number(rates.visual_tokens_per_second / rates.images_per_second) : null,
+  ],
   ["gpu_seconds", (glance) => (glance.gpus.length ? seconds(gpuSecondsPerImage(glance)) : null)],
   ["joules", (glance) => (glance.gpus.length ? inUnit(rough(joulesPerImage(glance)), " J") : null)],
   ["avoided", ({ rates }) => percent(rates.looks_avoided_share)],
@@ -20,11 +24,23 @@ const ROWS = [
 export function costsPart({ t }) {
   const rows = ROWS.map(([key, value]) => {
     const figure = h("dd");
-    return { node: h("div", { title: t(`fleet.cost.${key}.why`) }, h("dt", {}, t(`fleet.cost.${key}`)), figure), figure, value };
+    return {
+      node: h("div", { title: t(`fleet.cost.${key}.why`) }, h("dt", {}, t(`fleet.cost.${key}`)), figure),
+      figure,
+      value,
+    };
   });
   return {
-    node: h("section", { class: "card", "aria-labelledby": "h-costs" },
-      h("header", {}, h("h2", { id: "h-costs" }, t("fleet.costs"))), h("dl", { class: "fact-list" }, rows.map((each) => each.node))),
+    node: h(
+      "section",
+      { class: "card", "aria-labelledby": "h-costs" },
+      h("header", {}, h("h2", { id: "h-costs" }, t("fleet.costs"))),
+      h(
+        "dl",
+        { class: "fact-list" },
+        rows.map((each) => each.node),
+      ),
+    ),
     update(glance) {
       for (const { node, figure, value } of rows) {
         const told = value(glance);
@@ -49,8 +65,19 @@ export function hostPart({ t }) {
   const traffic = h("dd");
   const line = (key, part) => h("div", {}, h("dt", {}, t(`fleet.host.${key}`)), h("dd", {}, part.node));
   return {
-    node: h("section", { class: "card", "aria-labelledby": "h-host" }, h("header", {}, h("h2", { id: "h-host" }, t("fleet.host"))),
-      h("dl", { class: "fact-list bars" }, line("cpu", cpu), line("memory", memory), line("disk", disk), h("div", {}, h("dt", {}, t("fleet.host.traffic")), traffic))),
+    node: h(
+      "section",
+      { class: "card", "aria-labelledby": "h-host" },
+      h("header", {}, h("h2", { id: "h-host" }, t("fleet.host"))),
+      h(
+        "dl",
+        { class: "fact-list bars" },
+        line("cpu", cpu),
+        line("memory", memory),
+        line("disk", disk),
+        h("div", {}, h("dt", {}, t("fleet.host.traffic")), traffic),
+      ),
+    ),
     update({ host }) {
       cpu.show(host.cpu);
       memory.show(share(host.used_bytes, host.memory_bytes), `${bytes(host.used_bytes)} / ${bytes(host.memory_bytes)}`);

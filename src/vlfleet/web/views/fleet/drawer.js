@@ -1,4 +1,4 @@
-/** One replica in full, beside the fleet: its error, what it decided, its start, its log, and what can be done with it. */
+/** One replica in full, beside the fleet: its error, what it decided, its start, its log, and orders to it. */
 
 import { h, replace } from "../../lib/dom.js";
 import { number, percent, rough, seconds } from "../../lib/format.js";
@@ -18,19 +18,59 @@ export function drawer({ t, app, name, actions, close }) {
   const why = h("p", { class: "why" });
   const error = h("pre", { class: "error" });
   const fault = h("section", { class: "fault", hidden: true }, h("h3", {}, t("drawer.error")), error);
-  const buttons = Object.fromEntries(ORDERS.map((kind) => [kind, h("button", { type: "button", class: kind === "restart" && "danger",
-    onclick: () => actions.order(kind, replica, glance) }, t(`order.${kind}`))]));
+  const buttons = Object.fromEntries(
+    ORDERS.map((kind) => [
+      kind,
+      h(
+        "button",
+        { type: "button", class: kind === "restart" && "danger", onclick: () => actions.order(kind, replica, glance) },
+        t(`order.${kind}`),
+      ),
+    ]),
+  );
   const progress = h("ol", { class: "progress", role: "log", "aria-label": t("drawer.progress") });
   const facts = h("dl", { class: "fact-list" });
   const starts = h("table", { class: "table", "aria-label": t("drawer.start") });
   const decisions = h("table", { class: "table", "aria-label": t("drawer.decisions") });
-  const about = h("div", { class: "about", role: "tabpanel", "aria-label": t("drawer.facts"), tabindex: 0 }, facts, h("h3", {}, t("drawer.start")), starts, h("h3", {}, t("drawer.decisions")), decisions);
+  const about = h(
+    "div",
+    { class: "about", role: "tabpanel", "aria-label": t("drawer.facts"), tabindex: 0 },
+    facts,
+    h("h3", {}, t("drawer.start")),
+    starts,
+    h("h3", {}, t("drawer.decisions")),
+    decisions,
+  );
   const panel = h("div", { class: "panel" }, about);
   let log = null;
-  const choice = tabs(t("drawer.of", { name }), [{ name: "facts", label: t("drawer.facts") }, { name: "log", label: t("drawer.log") }], show);
-  const node = h("aside", { class: "drawer", role: "dialog", "aria-labelledby": "drawer-title", onkeydown: (event) => event.key === "Escape" && close() },
+  const choice = tabs(
+    t("drawer.of", { name }),
+    [
+      { name: "facts", label: t("drawer.facts") },
+      { name: "log", label: t("drawer.log") },
+    ],
+    show,
+  );
+  const node = h(
+    "aside",
+    {
+      class: "drawer",
+      role: "dialog",
+      "aria-labelledby": "drawer-title",
+      onkeydown: (event) => event.key === "Escape" && close(),
+    },
     h("header", {}, h("h2", { id: "drawer-title", tabindex: -1 }, name), word, iconButton("close", t("close"), close)),
-    h("div", { class: "row orders" }, ORDERS.map((kind) => buttons[kind])), why, fault, progress, choice.root, panel);
+    h(
+      "div",
+      { class: "row orders" },
+      ORDERS.map((kind) => buttons[kind]),
+    ),
+    why,
+    fault,
+    progress,
+    choice.root,
+    panel,
+  );
 
   function show(wanted) {
     log?.end();
@@ -52,15 +92,28 @@ export function drawer({ t, app, name, actions, close }) {
     const { word: state, tone } = stateOf(replica, t);
     say(word, state);
     mark(word, "data-tone", tone);
-    say(why, [replica.detail, replica.adjusted && t("drawer.adjusted", { what: replica.adjusted })].filter(Boolean).join(" · "));
+    say(
+      why,
+      [replica.detail, replica.adjusted && t("drawer.adjusted", { what: replica.adjusted })]
+        .filter(Boolean)
+        .join(" · "),
+    );
     why.hidden = !why.textContent;
     fault.hidden = !replica.error;
     say(error, replica.error || "");
     buttons.cordon.hidden = buttons.drain.hidden = replica.cordoned;
     buttons.uncordon.hidden = !replica.cordoned;
     lines(facts, figures(replica, t));
-    table(starts, Object.entries(replica.phases ?? {}).map(([phase, took]) => [phase, seconds(took)]), t("drawer.no_start"));
-    table(decisions, Object.entries(replica.decisions ?? {}).map(([what, value]) => [what.replaceAll("_", " "), shown(value)]), t("drawer.no_decisions"));
+    table(
+      starts,
+      Object.entries(replica.phases ?? {}).map(([phase, took]) => [phase, seconds(took)]),
+      t("drawer.no_start"),
+    );
+    table(
+      decisions,
+      Object.entries(replica.decisions ?? {}).map(([what, value]) => [what.replaceAll("_", " "), shown(value)]),
+      t("drawer.no_decisions"),
+    );
   }
 
   refresh();
@@ -84,12 +137,24 @@ export function drawer({ t, app, name, actions, close }) {
 function figures(replica, t) {
   const known = [
     ["gpus", replica.gpus.length ? replica.gpus.join(", ") : t("drawer.cpu")],
-    ["engine", `${replica.engine}${replica.pid ? ` · pid ${replica.pid}` : ""}${replica.port ? ` · port ${replica.port}` : ""}`],
+    [
+      "engine",
+      `${replica.engine}${replica.pid ? ` · pid ${replica.pid}` : ""}${replica.port ? ` · port ${replica.port}` : ""}`,
+    ],
     ["up", seconds(replica.up_seconds)],
     ["start", seconds(replica.start_seconds)],
     ["served", number(replica.served)],
-    ["rates", t("drawer.rates", { requests: rough(replica.requests_per_second), images: rough(replica.images_per_second) })],
-    ["tokens", t("drawer.tokens", { visual: rough(replica.visual_tokens_per_second), text: rough(replica.generation_tokens_per_second) })],
+    [
+      "rates",
+      t("drawer.rates", { requests: rough(replica.requests_per_second), images: rough(replica.images_per_second) }),
+    ],
+    [
+      "tokens",
+      t("drawer.tokens", {
+        visual: rough(replica.visual_tokens_per_second),
+        text: rough(replica.generation_tokens_per_second),
+      }),
+    ],
     ["running", t("drawer.running", { running: number(replica.running), waiting: number(replica.waiting) })],
     ["kv", percent(replica.kv_usage)],
     ["first_token", `${seconds(replica.first_token_p50_seconds)} / ${seconds(replica.first_token_p95_seconds)}`],

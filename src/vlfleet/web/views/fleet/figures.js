@@ -52,7 +52,11 @@ export function figuresPart({ t, history }) {
   const tiles = TILES.map((tile) => make(tile, t));
   let drawn = 0;
   return {
-    node: h("dl", { class: "figures", "aria-label": t("fleet.figures") }, tiles.map((each) => each.node)),
+    node: h(
+      "dl",
+      { class: "figures", "aria-label": t("fleet.figures") },
+      tiles.map((each) => each.node),
+    ),
     update(glance) {
       const due = Math.abs(glance.at - drawn) >= SPARK_SECONDS;
       if (due) drawn = glance.at;
@@ -96,7 +100,9 @@ function held({ replicas }, t) {
 
 function refused({ queue }, t) {
   const refusals = queue.refused ? [t("fleet.refused", { count: number(queue.refused) }), "bad"] : null;
-  return refusals ?? [queue.requests ? t("fleet.queue_work", { time: seconds(queue.work_seconds) }) : t("fleet.queue_empty")];
+  return (
+    refusals ?? [queue.requests ? t("fleet.queue_work", { time: seconds(queue.work_seconds) }) : t("fleet.queue_empty")]
+  );
 }
 
 function cost(glance) {
@@ -115,7 +121,14 @@ function make({ key, value, note, draw }, t) {
   const line = spark();
   const small = h("dd", { class: "note" });
   return {
-    node: h("div", { class: ["tile", `of-${key}`] }, h("dt", {}, t(`fleet.figure.${key}`)), figure, small, h("dd", { class: "drawn", "aria-hidden": "true" }, line.node)),
+    node: h(
+      "div",
+      { class: ["tile", `of-${key}`] },
+      h("dt", {}, t(`fleet.figure.${key}`)),
+      figure,
+      small,
+      h("dd", { class: "drawn", "aria-hidden": "true" }, line.node),
+    ),
     update(glance, history) {
       say(figure, value(glance));
       const [words, tone = ""] = note(glance, t);

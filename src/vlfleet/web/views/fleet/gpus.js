@@ -26,12 +26,23 @@ export function gpusPart({ t, history, open }) {
   const none = h("p", { class: "empty" }, t("fleet.no_gpu"));
 
   function show() {
-    keyed(grid, pages.cut(glance.gpus), (each) => each.index, () => tile({ t, history, open, isDue: () => due, isIdle: (at) => idle.has(at) }));
+    keyed(
+      grid,
+      pages.cut(glance.gpus),
+      (each) => each.index,
+      () => tile({ t, history, open, isDue: () => due, isIdle: (at) => idle.has(at) }),
+    );
   }
 
   return {
-    node: h("section", { class: "card", "aria-labelledby": "h-gpus" },
-      h("header", {}, h("h2", { id: "h-gpus" }, t("fleet.gpus")), summary), none, grid, pages.node),
+    node: h(
+      "section",
+      { class: "card", "aria-labelledby": "h-gpus" },
+      h("header", {}, h("h2", { id: "h-gpus" }, t("fleet.gpus")), summary),
+      none,
+      grid,
+      pages.node,
+    ),
     update(latest) {
       glance = latest;
       due = Math.abs(glance.at - drawn) >= SPARK_SECONDS;
@@ -62,18 +73,34 @@ function tile({ t, history, open, isDue, isIdle }) {
   const memory = bar(MEMORY);
   const [warmth, pace] = [h("p", { class: "small" }), h("p", { class: "small" })];
   const faults = h("p", { class: "faults", hidden: true });
-  const node = h("li", { class: "gpu" }, h("div", { class: "top" }, name, holder), h("div", { class: "use" }, busy, idle, line.node),
-    h("div", { class: "memory" }, h("span", { class: "label" }, t("fleet.memory")), memory.node), warmth, pace, faults);
+  const node = h(
+    "li",
+    { class: "gpu" },
+    h("div", { class: "top" }, name, holder),
+    h("div", { class: "use" }, busy, idle, line.node),
+    h("div", { class: "memory" }, h("span", { class: "label" }, t("fleet.memory")), memory.node),
+    warmth,
+    pace,
+    faults,
+  );
   return {
     node,
     update(gpu) {
       const wrong = troubles(gpu, t);
       say(name, `GPU ${gpu.index}`);
       mark(name, "title", gpu.name);
-      keyed(holder, gpu.replicas.length ? gpu.replicas : [""], (each) => each, (each) => holderOf(each, open, t));
+      keyed(
+        holder,
+        gpu.replicas.length ? gpu.replicas : [""],
+        (each) => each,
+        (each) => holderOf(each, open, t),
+      );
       say(busy, percent(gpu.utilization));
       idle.hidden = !isIdle(gpu.index);
-      memory.show(gpu.memory_bytes ? gpu.used_bytes / gpu.memory_bytes : null, `${bytes(gpu.used_bytes)} / ${bytes(gpu.memory_bytes)}`);
+      memory.show(
+        gpu.memory_bytes ? gpu.used_bytes / gpu.memory_bytes : null,
+        `${bytes(gpu.used_bytes)} / ${bytes(gpu.memory_bytes)}`,
+      );
       say(warmth, warmthOf(gpu));
       say(pace, paceOf(gpu, t));
       faults.hidden = wrong.length === 0;
@@ -87,13 +114,23 @@ function tile({ t, history, open, isDue, isIdle }) {
 /** A replica that runs on it, which opens its drawer; "" is none. */
 function holderOf(name, open, t) {
   const label = t("fleet.open", { name });
-  const node = name ? h("button", { type: "button", class: "name", "aria-haspopup": "dialog", "aria-label": label, onclick: () => open(name) }, name) : h("span", {}, t("fleet.no_replica"));
+  const node = name
+    ? h(
+        "button",
+        { type: "button", class: "name", "aria-haspopup": "dialog", "aria-label": label, onclick: () => open(name) },
+        name,
+      )
+    : h("span", {}, t("fleet.no_replica"));
   return { node, update: () => {} };
 }
 
 function warmthOf(gpu) {
-  const power = known(gpu.power_limit_watts) ? `${number(gpu.power_watts)} / ${number(gpu.power_limit_watts)} W` : `${number(gpu.power_watts)} W`;
-  return [known(gpu.temperature_celsius) && `${number(gpu.temperature_celsius)} °C`, known(gpu.power_watts) && power].filter(Boolean).join(" · ");
+  const power = known(gpu.power_limit_watts)
+    ? `${number(gpu.power_watts)} / ${number(gpu.power_limit_watts)} W`
+    : `${number(gpu.power_watts)} W`;
+  return [known(gpu.temperature_celsius) && `${number(gpu.temperature_celsius)} °C`, known(gpu.power_watts) && power]
+    .filter(Boolean)
+    .join(" · ");
 }
 
 function paceOf(gpu, t) {
@@ -102,7 +139,9 @@ function paceOf(gpu, t) {
     gpu.nvlink_bytes_per_second > 0 && `NVLink ${bytes(gpu.nvlink_bytes_per_second)}/s`,
     !(gpu.nvlink_bytes_per_second > 0) && gpu.pcie_bytes_per_second > 0 && `PCIe ${bytes(gpu.pcie_bytes_per_second)}/s`,
     gpu.mig && t("fleet.mig"),
-  ].filter(Boolean).join(" · ");
+  ]
+    .filter(Boolean)
+    .join(" · ");
 }
 
 /** What is wrong with a GPU, in words. */

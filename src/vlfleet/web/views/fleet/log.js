@@ -10,7 +10,8 @@ const MOST_LINES = 5000; // older ones leave the page; the file has them
 const POLL_SECONDS = 1;
 const PATIENCE_SECONDS = 5; // after an error
 // CSI and OSC sequences, and control characters but tab
-const ANSI = /\u001b\[[0-?]*[ -/]*[@-~]|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[\u0000-\u0008\u000b-\u001f\u007f]/g;
+const ANSI =
+  /\u001b\[[0-?]*[ -/]*[@-~]|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[\u0000-\u0008\u000b-\u001f\u007f]/g;
 const BAD = /\b(?:ERROR|CRITICAL|FATAL|Traceback|Error:|Exception)\b/;
 const WARN = /\bWARN(?:ING)?\b/;
 
@@ -28,11 +29,31 @@ export function logPart({ t, app, name }) {
   let timer = 0;
   let turn = 0;
   const stopped = new AbortController();
-  const box = h("div", { class: "engine-log", role: "log", "aria-live": "off", "aria-label": t("log.of", { name }), tabindex: 0 });
-  const find = h("input", { type: "search", placeholder: t("log.filter"), "aria-label": t("log.filter"), oninput: () => rebuild() });
+  const box = h("div", {
+    class: "engine-log",
+    role: "log",
+    "aria-live": "off",
+    "aria-label": t("log.of", { name }),
+    tabindex: 0,
+  });
+  const find = h("input", {
+    type: "search",
+    placeholder: t("log.filter"),
+    "aria-label": t("log.filter"),
+    oninput: () => rebuild(),
+  });
   const state = h("span", { class: "soft small" }); // no live region: it changes each second
   const pause = h("button", { type: "button", onclick: () => follow(!following) });
-  const wrap = h("label", { class: "check small" }, h("input", { type: "checkbox", checked: true, onchange: (event) => box.classList.toggle("unwrapped", !event.target.checked) }), t("log.wrap"));
+  const wrap = h(
+    "label",
+    { class: "check small" },
+    h("input", {
+      type: "checkbox",
+      checked: true,
+      onchange: (event) => box.classList.toggle("unwrapped", !event.target.checked),
+    }),
+    t("log.wrap"),
+  );
   const take = iconButton("copy", t("log.copy"), async () => {
     const done = await copy(shown().join("\n"));
     app.toast(t(done ? "copied" : "copy.failed"), done ? {} : { kind: "error" });
@@ -40,7 +61,8 @@ export function logPart({ t, app, name }) {
 
   const shown = () => lines.filter(matches);
   const matches = (line) => !find.value || line.toLowerCase().includes(find.value.toLowerCase());
-  const element = (line) => h("div", { class: BAD.test(line) ? "bad" : WARN.test(line) ? "warn" : null }, line || "\u00a0");
+  const element = (line) =>
+    h("div", { class: BAD.test(line) ? "bad" : WARN.test(line) ? "warn" : null }, line || "\u00a0");
 
   function rebuild() {
     box.replaceChildren(...shown().map(element));
@@ -49,7 +71,9 @@ export function logPart({ t, app, name }) {
   }
 
   function count() {
-    const told = find.value ? t("log.found", { found: number(box.childElementCount), count: lines.length, all: number(lines.length) }) : t("log.lines", { count: lines.length, all: number(lines.length) });
+    const told = find.value
+      ? t("log.found", { found: number(box.childElementCount), count: lines.length, all: number(lines.length) })
+      : t("log.lines", { count: lines.length, all: number(lines.length) });
     say(state, following ? told : `${t("log.paused")} · ${told}`);
   }
 
@@ -83,7 +107,9 @@ export function logPart({ t, app, name }) {
     let wait = POLL_SECONDS;
     const query = offset === null ? `lines=${FIRST_LINES}` : `after=${encodeURIComponent(offset)}`;
     try {
-      const found = await app.api.json(`/logs?replica=${encodeURIComponent(name)}&${query}`, { signal: stopped.signal });
+      const found = await app.api.json(`/logs?replica=${encodeURIComponent(name)}&${query}`, {
+        signal: stopped.signal,
+      });
       if (!following || mine !== turn) return;
       if (found.truncated && offset !== null) add(`${t("log.skipped")}\n`);
       offset = found.offset;
@@ -100,7 +126,10 @@ export function logPart({ t, app, name }) {
   // a person who scrolls back reads: what comes must not pull the text away
   box.addEventListener("wheel", (event) => event.deltaY < 0 && following && follow(false), { passive: true });
   box.addEventListener("touchmove", () => following && follow(false), { passive: true });
-  box.addEventListener("keydown", (event) => ["PageUp", "ArrowUp", "Home"].includes(event.key) && following && follow(false));
+  box.addEventListener(
+    "keydown",
+    (event) => ["PageUp", "ArrowUp", "Home"].includes(event.key) && following && follow(false),
+  );
   follow(true);
   return {
     node: h("div", { class: "log-part" }, h("div", { class: "row" }, find, pause, wrap, take), box, state),

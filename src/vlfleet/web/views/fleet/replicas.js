@@ -11,8 +11,27 @@ import { firstLine, sick } from "./verdict.js";
 const PAGE = 50;
 const FEW = 16; // up to so many are seen at a glance: no filter, and each keeps its place
 const SPARK_SECONDS = 5;
-const COLUMNS = ["replica", "state", "in_flight", "tokens", "kv", "hits", "first_token", "images", "recent", "restarts"];
-const TONES = { ready: "good", starting: "busy", draining: "busy", backoff: "bad", unhealthy: "bad", failed: "bad", stopped: "off" };
+const COLUMNS = [
+  "replica",
+  "state",
+  "in_flight",
+  "tokens",
+  "kv",
+  "hits",
+  "first_token",
+  "images",
+  "recent",
+  "restarts",
+];
+const TONES = {
+  ready: "good",
+  starting: "busy",
+  draining: "busy",
+  backoff: "bad",
+  unhealthy: "bad",
+  failed: "bad",
+  stopped: "off",
+};
 
 /** {word, tone} of a replica: what it does, and how that is. */
 export function stateOf(replica, t) {
@@ -29,14 +48,30 @@ export function replicasPart({ t, history, open }) {
   let drawn = 0;
   let due = false;
   const body = h("tbody");
-  const find = h("input", { type: "search", placeholder: t("fleet.find"), "aria-label": t("fleet.find"), oninput: () => show() });
+  const find = h("input", {
+    type: "search",
+    placeholder: t("fleet.find"),
+    "aria-label": t("fleet.find"),
+    oninput: () => show(),
+  });
   const trouble = h("input", { type: "checkbox", onchange: () => show() });
-  const tools = h("div", { class: "fleet-tools", hidden: true }, find, h("label", {}, trouble, t("fleet.trouble_only")));
+  const tools = h(
+    "div",
+    { class: "fleet-tools", hidden: true },
+    find,
+    h("label", {}, trouble, t("fleet.trouble_only")),
+  );
   const pages = pager(PAGE, t, () => show());
   const none = h("p", { class: "empty", hidden: true }, t("fleet.none_found"));
-  const head = COLUMNS.map((each) => h("th", { scope: "col", class: `c-${each}`, role: "columnheader" }, t(`fleet.column.${each}`)));
-  const table = h("table", { class: "replicas", role: "table", "aria-label": t("fleet.replicas") },
-    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head)), body);
+  const head = COLUMNS.map((each) =>
+    h("th", { scope: "col", class: `c-${each}`, role: "columnheader" }, t(`fleet.column.${each}`)),
+  );
+  const table = h(
+    "table",
+    { class: "replicas", role: "table", "aria-label": t("fleet.replicas") },
+    h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head)),
+    body,
+  );
   body.setAttribute("role", "rowgroup");
   const summary = h("span", { class: "count" });
 
@@ -46,7 +81,12 @@ export function replicasPart({ t, history, open }) {
     tools.hidden = !many;
     const shown = many ? worstFirst(replicas.filter(wanted)) : replicas;
     none.hidden = shown.length > 0;
-    keyed(body, pages.cut(shown), (each) => each.name, (each) => row(each, { t, open, history, isDue: () => due }));
+    keyed(
+      body,
+      pages.cut(shown),
+      (each) => each.name,
+      (each) => row(each, { t, open, history, isDue: () => due }),
+    );
   }
 
   function wanted(replica) {
@@ -56,8 +96,14 @@ export function replicasPart({ t, history, open }) {
   }
 
   return {
-    node: h("section", { class: "card", "aria-labelledby": "h-replicas" },
-      h("header", {}, h("h2", { id: "h-replicas" }, t("fleet.replicas")), summary, tools), table, none, pages.node),
+    node: h(
+      "section",
+      { class: "card", "aria-labelledby": "h-replicas" },
+      h("header", {}, h("h2", { id: "h-replicas" }, t("fleet.replicas")), summary, tools),
+      table,
+      none,
+      pages.node,
+    ),
     update(latest) {
       glance = latest;
       due = Math.abs(glance.at - drawn) >= SPARK_SECONDS;
@@ -73,15 +119,30 @@ const troubled = (replica) => replica.phase !== "ready" || replica.cordoned || B
 function worstFirst(replicas) {
   const ill = new Set(sick(replicas));
   const rank = (each) => (ill.has(each) ? 0 : troubled(each) ? 1 : 2);
-  return replicas.map((each, at) => [rank(each), at, each]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map((each) => each[2]);
+  return replicas
+    .map((each, at) => [rank(each), at, each])
+    .sort((a, b) => a[0] - b[0] || a[1] - b[1])
+    .map((each) => each[2]);
 }
 
 function row(first, { t, open, history, isDue }) {
   const { name } = first;
-  const cells = Object.fromEntries(COLUMNS.map((each) => [each, h(each === "replica" ? "th" : "td", {
-    class: `c-${each}`, role: each === "replica" ? "rowheader" : "cell", ...(each === "replica" && { scope: "row" }),
-    dataset: { label: t(`fleet.column.${each}`) } })]));
-  const button = h("button", { type: "button", class: "name", "aria-haspopup": "dialog", "aria-label": t("fleet.open", { name }) }, name);
+  const cells = Object.fromEntries(
+    COLUMNS.map((each) => [
+      each,
+      h(each === "replica" ? "th" : "td", {
+        class: `c-${each}`,
+        role: each === "replica" ? "rowheader" : "cell",
+        ...(each === "replica" && { scope: "row" }),
+        dataset: { label: t(`fleet.column.${each}`) },
+      }),
+    ]),
+  );
+  const button = h(
+    "button",
+    { type: "button", class: "name", "aria-haspopup": "dialog", "aria-label": t("fleet.open", { name }) },
+    name,
+  );
   const on = h("span", { class: "on" });
   cells.replica.append(button, on);
   const word = h("span", { class: "word" });
@@ -91,7 +152,11 @@ function row(first, { t, open, history, isDue }) {
   cells.kv.append(kv.node);
   const line = spark();
   cells.recent.append(line.node);
-  const node = h("tr", { role: "row", dataset: { replica: name }, onclick: () => open(name) }, COLUMNS.map((each) => cells[each]));
+  const node = h(
+    "tr",
+    { role: "row", dataset: { replica: name }, onclick: () => open(name) },
+    COLUMNS.map((each) => cells[each]),
+  );
   return {
     node,
     update(replica) {
@@ -124,7 +189,8 @@ function pair(replica) {
   const [half, most] = [seconds(replica.first_token_p50_seconds), seconds(replica.first_token_p95_seconds)];
   if (half === most) return half;
   const [first, unit] = half.split(" ");
-  return most.endsWith(` ${unit}`) ? `${first} / ${most}` : `${half} / ${most}`; // "209 / 776 ms": short enough for a phone
+  // "209 / 776 ms": short enough for a phone
+  return most.endsWith(` ${unit}`) ? `${first} / ${most}` : `${half} / ${most}`;
 }
 
 /** A share as a bar with its figure: `{node, show(share, text?)}`. From `high` it is coloured, from `full` more so. */

@@ -1,4 +1,4 @@
-/** Requests that wait or are answered now, the oldest first: where they are, why there, and what their pictures weigh. */
+/** Requests that wait or are answered now, the oldest first: where they are, why, and what they weigh. */
 
 import { h } from "../../lib/dom.js";
 import { number, seconds } from "../../lib/format.js";
@@ -26,12 +26,23 @@ export function requestsPart({ t }) {
     scroll.hidden = requests.length === 0;
     more.hidden = requests.length <= FEW;
     say(more, all ? t("fleet.requests_fewer") : t("fleet.requests_all", { count: number(requests.length) }));
-    keyed(body, all ? requests : requests.slice(0, FEW), (each) => each.id, () => row(t));
+    keyed(
+      body,
+      all ? requests : requests.slice(0, FEW),
+      (each) => each.id,
+      () => row(t),
+    );
   }
 
   return {
-    node: h("section", { class: "card", "aria-labelledby": "h-requests" },
-      h("header", {}, h("h2", { id: "h-requests" }, t("fleet.requests")), count), none, scroll, more),
+    node: h(
+      "section",
+      { class: "card", "aria-labelledby": "h-requests" },
+      h("header", {}, h("h2", { id: "h-requests" }, t("fleet.requests")), count),
+      none,
+      scroll,
+      more,
+    ),
     update(latest) {
       glance = latest;
       const waiting = glance.queue.requests ?? 0;
@@ -43,15 +54,26 @@ export function requestsPart({ t }) {
 }
 
 function row(t) {
-  const cells = COLUMNS.map((each) => h(each === "request" ? "th" : "td", { class: NUMBERS.has(each) && "number", scope: each === "request" && "row" }));
+  const cells = COLUMNS.map((each) =>
+    h(each === "request" ? "th" : "td", { class: NUMBERS.has(each) && "number", scope: each === "request" && "row" }),
+  );
   const node = h("tr", {}, cells);
   return {
     node,
     update(request) {
-      const pictures = request.held ? t("fleet.request.held", { images: request.images, held: request.held }) : number(request.images);
+      const pictures = request.held
+        ? t("fleet.request.held", { images: request.images, held: request.held })
+        : number(request.images);
       const texts = [
-        request.id.slice(-12), t(`fleet.request.${request.state}`), request.replica || "–", seconds(request.seconds), pictures,
-        number(request.visual_tokens), number(request.tokens), seconds(request.predicted_seconds), request.route,
+        request.id.slice(-12),
+        t(`fleet.request.${request.state}`),
+        request.replica || "–",
+        seconds(request.seconds),
+        pictures,
+        number(request.visual_tokens),
+        number(request.tokens),
+        seconds(request.predicted_seconds),
+        request.route,
       ];
       texts.forEach((text, at) => say(cells[at], text));
       mark(node, "data-state", request.state);

@@ -29,14 +29,23 @@ export function idleGpus(gpus) {
  */
 export function verdict(glance, t) {
   const { fleet, replicas } = glance;
-  const open = ranked(glance.alerts.filter((each) => !each.silenced && !each.acknowledged_by && each.severity !== "info"));
+  const open = ranked(
+    glance.alerts.filter((each) => !each.silenced && !each.acknowledged_by && each.severity !== "info"),
+  );
   const counts = { ready: fleet.ready, size: fleet.size };
   const of = (tone, text, others = []) => ({ tone, text, others });
   if (fleet.status === "stopping" || fleet.status === "draining") return of("warn", t("fleet.verdict.stopping"));
 
-  const told = open.map((alert) => ({ subject: alert.subject, tone: alert.severity === "critical" ? "bad" : "warn", text: because(alert, replicas) }));
+  const told = open.map((alert) => ({
+    subject: alert.subject,
+    tone: alert.severity === "critical" ? "bad" : "warn",
+    text: because(alert, replicas),
+  }));
   const known = new Set(told.map((each) => each.subject));
-  const ill = alike(sick(replicas).filter((each) => !known.has(each.name))).map((each) => ({ tone: "bad", text: illness(each, counts, t) }));
+  const ill = alike(sick(replicas).filter((each) => !known.has(each.name))).map((each) => ({
+    tone: "bad",
+    text: illness(each, counts, t),
+  }));
   const wrong = [...told, ...ill].sort((a, b) => (a.tone === "bad" ? 0 : 1) - (b.tone === "bad" ? 0 : 1));
   const others = wrong.map((each) => each.text);
   if (fleet.ready === 0 && fleet.size > 0) return nobody(glance, counts, others, t);
@@ -45,7 +54,10 @@ export function verdict(glance, t) {
   const out = replicas.filter((each) => each.cordoned);
   if (out.length) return of("warn", t("fleet.verdict.cordoned", { ...counts, names: names(out) }));
   if (fleet.ready < fleet.size) {
-    return of("warn", t("fleet.verdict.some", { ...counts, names: names(replicas.filter((each) => each.phase !== "ready")) }));
+    return of(
+      "warn",
+      t("fleet.verdict.some", { ...counts, names: names(replicas.filter((each) => each.phase !== "ready")) }),
+    );
   }
   return of("good", t("fleet.verdict.well", counts));
 }
@@ -59,7 +71,11 @@ function nobody({ replicas }, counts, others, t) {
   }
   if (!ill) return { tone: "bad", text: t("fleet.verdict.nobody"), others };
   const reason = reasonOf(ill) || t(`phase.${ill.phase}`);
-  return { tone: "bad", text: t("fleet.verdict.nobody_because", { name: ill.name, reason }), others: others.filter((each) => !each.includes(reason)) };
+  return {
+    tone: "bad",
+    text: t("fleet.verdict.nobody_because", { name: ill.name, reason }),
+    others: others.filter((each) => !each.includes(reason)),
+  };
 }
 
 /** An alert's text with its subject, and with the last error of the replica that it is about. */
@@ -88,7 +104,10 @@ function illness(group, counts, t) {
 }
 
 function names(replicas) {
-  const first = replicas.slice(0, 3).map((each) => each.name).join(", ");
+  const first = replicas
+    .slice(0, 3)
+    .map((each) => each.name)
+    .join(", ");
   return replicas.length > 3 ? `${first} +${replicas.length - 3}` : first;
 }
 

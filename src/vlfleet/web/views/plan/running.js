@@ -1,4 +1,4 @@
-/** What runs now: its layout, its flags, where the memory goes, whether the prediction holds, and what was not chosen. */
+/** What runs now: its layout, its flags, where the memory goes, whether the prediction holds, what was refused. */
 
 import { h, replace } from "../../lib/dom.js";
 import { rough, seconds } from "../../lib/format.js";
@@ -13,15 +13,31 @@ export function runningPart(app, { runs, plan, memory_svg: svg }) {
   const fleet = plan?.fleets?.[0] ?? null;
   const chosen = fleet?.chosen ?? null;
   const picture = svg ? svgPicture(svg, t("plan.memory_alt", { model: runs.model ?? "" })) : null;
-  const memory = card("memory", t, picture ? picture.node : h("p", { class: "soft" }, t("plan.no_memory")),
-    picture && chosen?.memory && memoryTable(chosen.memory, t));
+  const memory = card(
+    "memory",
+    t,
+    picture ? picture.node : h("p", { class: "soft" }, t("plan.no_memory")),
+    picture && chosen?.memory && memoryTable(chosen.memory, t),
+  );
   const reality = realityPart(app, chosen);
   const flags = flagsOf(runs.options ?? fleet?.run?.options, runs.engine_args ?? fleet?.run?.engine_args);
   return {
-    node: h("div", { class: "plan-cards" }, h("div", {}, summary(app, runs, fleet), memory), h("div", {}, reality.node)),
+    node: h(
+      "div",
+      { class: "plan-cards" },
+      h("div", {}, summary(app, runs, fleet), memory),
+      h("div", {}, reality.node),
+    ),
     more: [
       flags.length > 0 && card("flags", t, flagsTable(flags, fleet?.gains ?? [], t)),
-      fleet && card("weighed", t, h("p", { class: "soft small" }, t("plan.considered", { count: fleet.considered })), weighedTable(fleet, t), notesOf(fleet, t)),
+      fleet &&
+        card(
+          "weighed",
+          t,
+          h("p", { class: "soft small" }, t("plan.considered", { count: fleet.considered })),
+          weighedTable(fleet, t),
+          notesOf(fleet, t),
+        ),
     ],
     end() {
       picture?.end();
@@ -31,7 +47,12 @@ export function runningPart(app, { runs, plan, memory_svg: svg }) {
 }
 
 function card(name, t, ...children) {
-  return h("section", { class: ["card", `of-${name}`], "aria-labelledby": `h-${name}` }, h("h2", { id: `h-${name}` }, t(`plan.${name}`)), children);
+  return h(
+    "section",
+    { class: ["card", `of-${name}`], "aria-labelledby": `h-${name}` },
+    h("h2", { id: `h-${name}` }, t(`plan.${name}`)),
+    children,
+  );
 }
 
 function summary(app, runs, fleet) {
@@ -42,22 +63,48 @@ function summary(app, runs, fleet) {
   const where = layout ? layoutWords(layout, t) : t("plan.unknown_layout");
   const why = runs.why || (fleet?.chosen ? reasons(fleet, t) : t(layout?.cpu ? "plan.why_cpu" : "plan.why_person"));
   const commands = replicas.filter((each) => each.command?.length);
-  return h("section", { class: "card of-runs", "aria-labelledby": "h-runs" },
+  return h(
+    "section",
+    { class: "card of-runs", "aria-labelledby": "h-runs" },
     h("h2", { id: "h-runs" }, t("plan.runs")),
     h("p", { class: "headline" }, where),
-    h("p", {}, [runs.model && h("code", {}, runs.model), runs.engine && t("plan.engine", { engine: runs.engine })].filter(Boolean).flatMap((each) => [each, " "])),
-    layout && layoutPicture(layout, replicas.map((each) => each.gpus ?? []), replicas.map((each) => each.name), gpu, t),
+    h(
+      "p",
+      {},
+      [runs.model && h("code", {}, runs.model), runs.engine && t("plan.engine", { engine: runs.engine })]
+        .filter(Boolean)
+        .flatMap((each) => [each, " "]),
+    ),
+    layout &&
+      layoutPicture(
+        layout,
+        replicas.map((each) => each.gpus ?? []),
+        replicas.map((each) => each.name),
+        gpu,
+        t,
+      ),
     h("p", { class: "why" }, h("b", {}, `${t("plan.why")} `), why),
     fleet && h("p", { class: "soft small" }, t("plan.planned_for", { demand: demandWords(fleet.workload, t) })),
     runs.up?.length > 0 && h("div", {}, h("h3", {}, t("plan.same")), commandBox(runs.up, app)),
-    commands.length > 0 && h("details", {}, h("summary", {}, t("plan.commands", { count: commands.length })), commands.map((each) => h("div", {}, h("h3", {}, each.name), commandBox(each.command, app)))));
+    commands.length > 0 &&
+      h(
+        "details",
+        {},
+        h("summary", {}, t("plan.commands", { count: commands.length })),
+        commands.map((each) => h("div", {}, h("h3", {}, each.name), commandBox(each.command, app))),
+      ),
+  );
 }
 
 /** The choice against the next best, in one sentence. */
 function reasons({ chosen, runners_up: [next], considered }, t) {
   const of = t("plan.chosen_of", { count: considered });
   if (!next?.speed || !chosen.speed) return of;
-  const rates = { rate: rough(chosen.speed.requests_per_second), other: rough(next.speed.requests_per_second), layout: next.layout };
+  const rates = {
+    rate: rough(chosen.speed.requests_per_second),
+    other: rough(next.speed.requests_per_second),
+    layout: next.layout,
+  };
   return `${of} ${t("plan.against", rates)}`;
 }
 
@@ -73,14 +120,25 @@ function realityPart(app, chosen) {
     ["first_p95", speed?.ttft.p95, seconds, (rates) => rates.first_token_p95_seconds],
   ];
   const cells = lines.map(() => h("span", {}, "–"));
-  const rows = lines.map(([key, predicted, format], at) => row(t(`plan.figure.${key}`), [{ number: format(predicted) }, { number: cells[at] }]));
-  const head = [t("plan.figure"), { text: t("plan.predicted"), number: true }, { text: t("plan.measured"), number: true }];
+  const rows = lines.map(([key, predicted, format], at) =>
+    row(t(`plan.figure.${key}`), [{ number: format(predicted) }, { number: cells[at] }]),
+  );
+  const head = [
+    t("plan.figure"),
+    { text: t("plan.predicted"), number: true },
+    { text: t("plan.measured"), number: true },
+  ];
   const day = h("div", { class: "day" });
   const stop = app.live(({ rates }) => lines.forEach(([, , format, of], at) => say(cells[at], format(of(rates)))));
   void yesterday(app, day);
   return {
-    node: card("reality", t, table(t("plan.reality"), head, rows),
-      h("p", { class: "soft small" }, t(speed ? "plan.reality_note" : "plan.no_prediction")), day),
+    node: card(
+      "reality",
+      t,
+      table(t("plan.reality"), head, rows),
+      h("p", { class: "soft small" }, t(speed ? "plan.reality_note" : "plan.no_prediction")),
+      day,
+    ),
     end: stop,
   };
 }
@@ -96,12 +154,35 @@ async function yesterday(app, box) {
   }
   if (!report.plan?.length) return;
   const value = (number, unit) => (unit === "s" ? seconds(number) : `${rough(number)} ${unit ?? ""}`.trim());
-  const rows = report.plan.map((each) => row(each.name, [{ number: value(each.planned, each.unit) }, { number: value(each.real, each.unit) }, h("div", { class: "reasons" }, each.says)]));
-  const head = [t("plan.figure"), { text: t("plan.predicted"), number: true }, { text: t("plan.real"), number: true }, t("plan.says")];
+  const rows = report.plan.map((each) =>
+    row(each.name, [
+      { number: value(each.planned, each.unit) },
+      { number: value(each.real, each.unit) },
+      h("div", { class: "reasons" }, each.says),
+    ]),
+  );
+  const head = [
+    t("plan.figure"),
+    { text: t("plan.predicted"), number: true },
+    { text: t("plan.real"), number: true },
+    t("plan.says"),
+  ];
   replace(box, h("h3", {}, t("plan.of_a_day")), table(t("plan.of_a_day"), head, rows));
 }
 
 function notesOf(fleet, t) {
   const notes = [...fleet.changes, ...fleet.notes];
-  return notes.length > 0 && h("div", {}, h("h3", {}, t("plan.notes")), h("ul", { class: "notes" }, notes.map((each) => h("li", {}, each))));
+  return (
+    notes.length > 0 &&
+    h(
+      "div",
+      {},
+      h("h3", {}, t("plan.notes")),
+      h(
+        "ul",
+        { class: "notes" },
+        notes.map((each) => h("li", {}, each)),
+      ),
+    )
+  );
 }

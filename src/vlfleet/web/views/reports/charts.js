@@ -16,9 +16,17 @@ const isWrong = ({ moment, severity }) => !moment && severity !== "info";
 export function chartSections(report, t) {
   const parts = report.charts.map((each) => chart(each, report, t));
   return {
-    node: h("section", { class: "card", "aria-labelledby": "h-charts", hidden: parts.length === 0 }, h("h2", { id: "h-charts" }, t("reports.section.charts")),
+    node: h(
+      "section",
+      { class: "card", "aria-labelledby": "h-charts", hidden: parts.length === 0 },
+      h("h2", { id: "h-charts" }, t("reports.section.charts")),
       report.incidents.some(isWrong) && h("p", { class: "soft small shaded" }, t("reports.shaded")),
-      h("div", { class: "charts" }, parts.map((each) => each.node))),
+      h(
+        "div",
+        { class: "charts" },
+        parts.map((each) => each.node),
+      ),
+    ),
     draw: () => parts.forEach((each) => each.draw()),
     end: () => parts.forEach((each) => each.end()),
   };
@@ -39,7 +47,8 @@ function chart({ title, unit, curves }, { since, until, incidents }, t) {
   const lines = timeChart({ title: `${words}${unitWords}`, series, format, says, marks, group: "report" });
   const details = h("details", {}, h("summary", {}, t("reports.as_table")));
   details.addEventListener("toggle", () => {
-    if (details.open && details.childElementCount === 1) details.append(sampled(words, series, times, columns, format, t));
+    if (details.open && details.childElementCount === 1)
+      details.append(sampled(words, series, times, columns, format, t));
   });
   return { node: h("div", {}, lines.node, details), draw: () => lines.draw(times, columns), end: lines.end };
 }
@@ -52,7 +61,12 @@ function sampled(words, names, times, columns, format, t) {
     return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
   };
   const starts = Array.from({ length: Math.ceil(times.length / each) }, (_, at) => at * each);
-  const rows = starts.map((from) => row(clock(times[from]), columns.map((column) => ({ number: format(mean(column.slice(from, from + each))) }))));
+  const rows = starts.map((from) =>
+    row(
+      clock(times[from]),
+      columns.map((column) => ({ number: format(mean(column.slice(from, from + each))) })),
+    ),
+  );
   return table(words, [t("reports.from"), ...names.map((text) => ({ text, number: true }))], rows);
 }
 
@@ -60,5 +74,10 @@ function told(name, column, format, t) {
   const known = column.filter((value) => value !== null);
   if (!known.length) return t("reports.says_unknown", { name });
   const mean = known.reduce((sum, value) => sum + value, 0) / known.length;
-  return t("reports.says", { name, mean: format(mean), least: format(Math.min(...known)), most: format(Math.max(...known)) });
+  return t("reports.says", {
+    name,
+    mean: format(mean),
+    least: format(Math.min(...known)),
+    most: format(Math.max(...known)),
+  });
 }

@@ -27,7 +27,8 @@ export function figure(name, value, t, unit = "") {
   if (typeof value === "object") return JSON.stringify(value);
   if (typeof value !== "number") return String(value);
   if (unit === "s" || /seconds(?:_|$)/.test(name)) return seconds(value);
-  if (unit === "share" || /share|utilization/.test(name) || name === "memory_most") return percent(value, value < 0.01 ? 2 : value < 0.1 ? 1 : 0);
+  if (unit === "share" || /share|utilization/.test(name) || name === "memory_most")
+    return percent(value, value < 0.01 ? 2 : value < 0.1 ? 1 : 0);
   if (name.endsWith("bytes_per_second")) return `${bytes(value)}/s`;
   if (name.startsWith("bytes") || name.endsWith("_bytes")) return bytes(value);
   if (name.includes("celsius")) return `${number(value)} °C`;
