@@ -65,11 +65,13 @@ def fleet_replica(browser: Browser, _: str) -> Page:
 
 def plan(browser: Browser, _: str) -> Page:
     """What runs, and 2 RTX 4090 beside it."""
-    page = opened(browser, "plan", glances.busy, {**DESK, "color_scheme": "light"})
+    tall = {"viewport": {"width": 1440, "height": 1480}}
+    page = opened(browser, "plan", glances.busy, {**DESK, **tall, "color_scheme": "light"})
     page.wait_for_selector(".memory-picture img")
     page.fill(".what-if input[list]", "2xRTX4090")
     page.click(".what-if .primary")
     page.wait_for_selector(".result")
+    page.evaluate("() => document.querySelector('main').scrollTo(0, 0)")
     page.wait_for_timeout(1500)
     return page
 
