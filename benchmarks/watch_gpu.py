@@ -3,7 +3,8 @@
     python -m benchmarks.watch_gpu MODEL --out FOLDER [--seconds 40] [words for `vlfleet up`]
 
 MODEL has a real shape and no weights. FOLDER gets watch_gpu.json (the figures), and, taken under load, glance.json,
-metrics.txt, top.txt and the report in its three forms. While the load runs, r1 is drained and let back in.
+live.jsonl (what the page is told), plan.json, metrics.txt, top.txt
+and the report in its three forms. While the load runs, r1 is drained and let back in.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ PICTURES, REPEATED = 1200, 0.4
 IN_FLIGHT, ANSWER_TOKENS = 32, 64
 START_SECONDS = 240.0
 IDLE_SECONDS = 10.0
+RECORD_SECONDS = 15.0
 
 
 class Admin:
@@ -47,6 +50,20 @@ class Admin:
 
     def get(self, path: str) -> bytes:
         return servers.read(self.url + path, key=self.token)
+
+    def live(self, seconds: float) -> Iterator[bytes]:
+        """Glances as lines, one a second."""
+        end = time.monotonic() + seconds
+        with self.open("/live") as stream:
+            for line in stream:
+                if line.startswith(b"data: "):
+                    yield line.removeprefix(b"data: ")
+                if time.monotonic() > end:
+                    return
+
+    def open(self, path: str) -> Any:
+        request = urllib.request.Request(self.url + path, headers={"Authorization": f"Bearer {self.token}"})  # noqa: S310
+        return urllib.request.urlopen(request, timeout=10)  # noqa: S310
 
     def post(self, path: str, order: dict[str, Any]) -> list[str]:
         return servers.read(self.url + path, json.dumps(order).encode(), self.token, 60.0).decode().splitlines()
@@ -67,15 +84,16 @@ def cpu_share(pid: int, seconds: float = IDLE_SECONDS) -> float:
 
 def listened(admin: Admin, pid: int) -> float:
     """CPU share while somebody reads /live."""
-    request = urllib.request.Request(admin.url + "/live", headers={"Authorization": f"Bearer {admin.token}"})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=10):  # noqa: S310
+    with admin.open("/live"):
         return cpu_share(pid)
 
 
 def observe(fleet: servers.Fleet, out: Path, seconds: float) -> None:
     """Beside the load, in a process of its own."""
     admin = Admin(fleet)
-    time.sleep(seconds / 2)
+    time.sleep(seconds / 4)
+    (out / "live.jsonl").write_bytes(b"".join(admin.live(RECORD_SECONDS)))
+    (out / "plan.json").write_bytes(admin.get("/plan"))
     (out / "glance.json").write_bytes(admin.get("/glance"))
     (out / "metrics.txt").write_bytes(admin.get("/metrics"))
     (out / "top.txt").write_text(_cli(fleet, "top", "--once"))
