@@ -1,13 +1,18 @@
-"""Settings for every test: one compute thread each, no network to the hub, and tiny checkpoints to serve."""
+"""Settings for every test: one compute thread each, no network to the hub, Ctrl-C, and tiny checkpoints to serve."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts `command &` so, and children inherit it: no test of Ctrl-C would end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Callable
 from pathlib import Path

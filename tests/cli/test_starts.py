@@ -62,6 +62,7 @@ def test_unknown_decisions_are_for_json_only() -> None:
 def row(name: str, gpus: list[int]) -> dict[str, Any]:
     counts = {"restarts": 0, "in_flight": 2, "served": 10}
     about = {"phase": "ready", "detail": "", "pid": 4321, "port": 40001, "up_seconds": 12.0, "error": ""}
+    counts["cordoned"] = False
     return replica(name, {}, gpus=gpus) | counts | about
 
 
