@@ -61,8 +61,8 @@ RULES = (
         "prediction_drift",
         Severity.INFO,
         measures.drifted,
-        2,
-        1.5,
+        3,  # on H200 and at work, 1.6 to 2.3 is usual: waits inside the engine's steps are not predicted
+        2.5,
         "what the route predicts for {subject} is wrong by a factor of {value:.1f}",
         "`vlfleet calibrate` measures this machine; a GPU that is shared or throttled also does this",
         for_seconds=120,
