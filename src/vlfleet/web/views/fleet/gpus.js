@@ -12,6 +12,7 @@ import { idleGpus } from "./verdict.js";
 const PAGE = 32;
 const SPARK_SECONDS = 5;
 const HOT_CELSIUS = 86; // where the alert gpu_hot begins
+const USUAL = "sw_power_cap"; // a GPU at full load runs at its power limit, and should
 const MEMORY = { high: 0.97, full: 0.99 }; // vLLM takes 0.92 when it starts; gpu_memory_full begins at 0.97
 
 /** `{node, update(glance)}`; `open(name)` shows a replica. */
@@ -146,10 +147,11 @@ function paceOf(gpu, t) {
 
 /** What is wrong with a GPU, in words. */
 function troubles(gpu, t) {
+  const slowed = gpu.throttle?.filter((why) => why !== USUAL) ?? [];
   return [
     gpu.fault,
     known(gpu.xid) && `Xid ${gpu.xid}`,
-    gpu.throttle?.length > 0 && t("fleet.throttled", { why: gpu.throttle.join(", ") }),
+    slowed.length > 0 && t("fleet.throttled", { why: slowed.join(", ") }),
     gpu.temperature_celsius >= HOT_CELSIUS && t("fleet.hot", { celsius: number(gpu.temperature_celsius) }),
     gpu.ecc_uncorrected > 0 && t("fleet.ecc", { count: gpu.ecc_uncorrected }),
     gpu.rows_failed && t("fleet.rows_failed"),

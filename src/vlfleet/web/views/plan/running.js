@@ -2,8 +2,9 @@
 
 import { h, replace } from "../../lib/dom.js";
 import { rough, seconds } from "../../lib/format.js";
-import { say } from "../../lib/keyed.js";
+import { say, sayCommands } from "../../lib/keyed.js";
 import { row, table } from "../../lib/table.js";
+import { figure } from "../reports/words.js";
 import { layoutOf, layoutPicture, layoutWords } from "./layout.js";
 import { commandBox, demandWords, flagsOf, flagsTable, memoryTable, svgPicture, weighedTable } from "./parts.js";
 
@@ -83,7 +84,7 @@ function summary(app, runs, fleet) {
         gpu,
         t,
       ),
-    h("p", { class: "why" }, h("b", {}, `${t("plan.why")} `), why),
+    h("p", { class: "why" }, h("b", {}, `${t("plan.why")} `), withCommands("span", why)),
     fleet && h("p", { class: "soft small" }, t("plan.planned_for", { demand: demandWords(fleet.workload, t) })),
     runs.up?.length > 0 && h("div", {}, h("h3", {}, t("plan.same")), commandBox(runs.up, app)),
     commands.length > 0 &&
@@ -153,12 +154,11 @@ async function yesterday(app, box) {
     return; // no history yet: the live figures stand alone
   }
   if (!report.plan?.length) return;
-  const value = (number, unit) => (unit === "s" ? seconds(number) : `${rough(number)} ${unit ?? ""}`.trim());
   const rows = report.plan.map((each) =>
     row(each.name, [
-      { number: value(each.planned, each.unit) },
-      { number: value(each.real, each.unit) },
-      h("div", { class: "reasons" }, each.says),
+      { number: figure("", each.planned, t, each.unit) },
+      { number: figure("", each.real, t, each.unit) },
+      withCommands("div", each.says),
     ]),
   );
   const head = [
@@ -168,6 +168,13 @@ async function yesterday(app, box) {
     t("plan.says"),
   ];
   replace(box, h("h3", {}, t("plan.of_a_day")), table(t("plan.of_a_day"), head, rows));
+}
+
+/** Text whose commands stand between backticks. */
+function withCommands(tag, text) {
+  const node = h(tag);
+  sayCommands(node, text);
+  return node;
 }
 
 function notesOf(fleet, t) {

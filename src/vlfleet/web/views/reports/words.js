@@ -34,6 +34,6 @@ export function figure(name, value, t, unit = "") {
   if (name.includes("celsius")) return `${number(value)} °C`;
   if (name.includes("watts")) return `${number(value)} W`;
   if (name.includes("joules")) return `${rough(value)} J`;
-  if (name.endsWith("_real") || name.endsWith("_median")) return `${number(value, 2)}×`;
+  if (unit === "times real" || name.endsWith("_real") || name.endsWith("_median")) return `${number(value, 2)}×`;
   return unit ? `${rough(value)} ${unit}` : rough(value);
 }
