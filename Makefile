@@ -18,7 +18,7 @@ up: $(VENV)/.ready ## bring a fleet of the bundled model up on port 8000, until 
 	@$(BIN)/vlfleet up || [ $$? -eq 130 ] # Ctrl-C is how it ends
 
 test: $(VENV)/.ready ## every test that needs neither a GPU nor vLLM
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: $(VENV)/.ready ## style, types, and that generated docs are up to date
 	@$(BIN)/ruff check .
@@ -38,7 +38,7 @@ test-engine: $(VENV)/.ready ## the tests marked engine: against the real vLLM on
 
 test-web: $(VENV)/.ready ## the tests marked browser: the web page in headless Chromium (needs chromium; installs Playwright)
 	@scripts/setup-web $(VENV)
-	@$(BIN)/python -m pytest -m browser tests/web
+	@$(BIN)/python -m pytest -m browser -n 2 --dist loadfile tests/web
 
 bench: $(VENV)/.ready ## the figures of docs/measurements.md that need no GPU
 	@$(BIN)/python -m benchmarks.embedded

@@ -72,7 +72,7 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back() -> None
         found = await asyncio.gather(*(ask(made, "one") for _ in range(20)))
         refused = [(said, seconds) for status, said, seconds in found if status == 503]
         assert len(refused) == 20
-        assert sorted(seconds for _, seconds in refused)[len(refused) // 2] < 0.02
+        assert sorted(seconds for _, seconds in refused)[len(refused) // 2] < 0.1  # one turn takes 0.3
         said = refused[0][0]
         assert (said["error"]["code"], int(said["after"]) >= 1) == ("overloaded", True)
         assert (await ask(made, "two"))[0] == 200, "the heavy key makes room for another"
