@@ -10,6 +10,7 @@ from vlfleet.watch.report import Incident, Report
 from vlfleet.watch.report_style import STYLE
 from vlfleet.watch.report_words import (
     INCIDENT_HEAD,
+    MOST_INCIDENTS,
     PLAN_HEAD,
     SIZE_HEAD,
     duration,
@@ -26,8 +27,6 @@ from vlfleet.watch.report_words import (
 )
 from vlfleet.watch.svg import line_chart, range_chart
 
-MOST_INCIDENTS = 200
-"""Of the newest; the rest is told as a number."""
 MOST_BANDS = 60
 """Stretches that a chart shades."""
 _CSP = "default-src 'none'; style-src 'unsafe-inline'"

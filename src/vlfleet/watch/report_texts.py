@@ -11,6 +11,7 @@ from vlfleet.watch.report import Report
 from vlfleet.watch.report_html import to_html
 from vlfleet.watch.report_words import (
     INCIDENT_HEAD,
+    MOST_INCIDENTS,
     PLAN_HEAD,
     SIZE_HEAD,
     label,
@@ -25,8 +26,6 @@ from vlfleet.watch.report_words import (
     when,
 )
 
-MOST_INCIDENTS = 200
-"""Of the newest; the rest is told as a number."""
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~&])")
 """What means something in the middle of a line."""
 _COMMAND = re.compile(r"(`[^`<>|]+`)")

@@ -57,6 +57,8 @@ SIZE_HEAD = (
     *("whole answer, p50", "whole answer, p95"),
 )
 PLAN_HEAD = ("", "planned", "real", "what it means")
+MOST_INCIDENTS = 200
+"""Of the newest; the rest is told as a number."""
 INCIDENT_HEAD = ("began", "lasted", "who", "what")
 
 
