@@ -62,7 +62,6 @@ class Watcher:
     ) -> None:
         self.book = kept.load(folder, time.time())
         """The alerts; whoever silences or acknowledges puts a new book here, in the event loop."""
-        self.latest: Sample | None = None
         self.window: Window | None = None
         """What was seen of the last quarter of an hour; None before the first look."""
         self._folder, self._say = folder, say
@@ -80,6 +79,11 @@ class Watcher:
         self._writing: asyncio.Task[None] | None = None
         self._told: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def latest(self) -> Sample | None:
+        """What was seen last."""
+        return self.window.now if self.window else None
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
@@ -130,7 +134,6 @@ class Watcher:
     async def _look(self) -> None:
         before = self.latest
         sample = await self._sampler.sample()
-        self.latest = sample
         window = self.window = self._trail.add(sample)
         self.book, changes = step(self.book, self._rules, window)
         for change in changes:

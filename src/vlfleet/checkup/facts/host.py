@@ -50,7 +50,6 @@ class Host:
     memlock_bytes: int = UNLIMITED
     core_bytes: int = 0
     core_pattern: str = ""
-    stack_bytes: int = UNLIMITED
     infiniband: bool = False
     """Whether there are RDMA devices."""
     container: str = ""
@@ -96,7 +95,6 @@ def gather(scene: Scene, _: Known) -> Host:
         memlock_bytes=_limit(resource.RLIMIT_MEMLOCK),
         core_bytes=_limit(resource.RLIMIT_CORE, soft=True),
         core_pattern=scene.read("proc/sys/kernel/core_pattern"),
-        stack_bytes=_limit(resource.RLIMIT_STACK, soft=True),
         infiniband=(scene.root / "sys/class/infiniband").is_dir(),
         container=_container(scene),
         clock_seconds=time.time(),
